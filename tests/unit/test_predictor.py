@@ -1,0 +1,334 @@
+"""The predictor: what it refuses to load, and one outcome for each row whatever the model does."""
+
+import hashlib
+import json
+import math
+import pickle
+from dataclasses import replace
+from io import BytesIO
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
+
+from models.add import add
+from models.catalog import Catalog
+from models.predictor import CannotLoad, Prediction, Predictor, load, unpickle
+from models.rows import RowError
+from models.sample import parse
+from tests.zoo import estimators as zoo
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory):
+    path = tmp_path_factory.mktemp("zoo")
+    zoo.build(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def one_number(animals):
+    """The manifest of a model with one feature that accepts nothing unusual."""
+    return Catalog.read(animals, "").find("raises")
+
+
+@pytest.fixture
+def rent(tmp_path):
+    add(tmp_path, "rent", pickle.dumps(LinearRegression().fit([[1.0], [2.0]], [2.0, 4.0])))
+    return tmp_path
+
+
+def loaded(path, reference):
+    manifest = Catalog.read(path, "").find(reference)
+    return load(path, manifest.name, manifest.version, manifest.sha256)
+
+
+def rewrite_manifest(path, reference, **changes):
+    catalog = Catalog.read(path, "")
+    manifest = catalog.find(reference)
+    file = catalog.directory(manifest) / "manifest.json"
+    file.write_text(json.dumps(manifest.to_json() | changes))
+    return catalog.directory(manifest)
+
+
+def refusal(path, reference, sha256=None):
+    manifest = Catalog.read(path, "").find(reference)
+    with pytest.raises(CannotLoad) as caught:
+        load(path, manifest.name, manifest.version, sha256 or manifest.sha256)
+    assert str(path) not in str(caught.value)
+    return caught.value
+
+
+def values(outcomes):
+    return [outcome.value if isinstance(outcome, Prediction) else outcome.code for outcome in outcomes]
+
+
+def test_loaded_model_predicts(rent):
+    (outcome,) = loaded(rent, "rent").predict([[7.0]])
+    assert outcome.value == pytest.approx(14.0)
+    assert type(outcome.value) is float
+    assert outcome.probabilities is None
+
+
+def test_missing_artifact_is_unavailable(rent):
+    (rent / "rent/1/model.pkl").unlink()
+    assert refusal(rent, "rent").code == "model_unavailable"
+
+
+def test_another_digest_than_asked_for_is_unavailable(rent):
+    assert refusal(rent, "rent", sha256="0" * 64).code == "model_unavailable"
+
+
+@pytest.mark.parametrize(("name", "version"), [("rent", "2"), ("tulip", "1"), ("..", ".."), ("rent/1", "..")])
+def test_version_that_is_not_there_is_unavailable(rent, name, version):
+    with pytest.raises(CannotLoad) as caught:
+        load(rent, name, version, "0" * 64)
+    assert caught.value.code == "model_unavailable"
+
+
+def test_broken_manifest_is_refused(rent):
+    sha256 = Catalog.read(rent, "").find("rent").sha256
+    (rent / "rent/1/manifest.json").write_text("{")
+    with pytest.raises(CannotLoad) as caught:
+        load(rent, "rent", "1", sha256)
+    assert caught.value.code == "model_load_failed"
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+def test_changed_bytes_are_refused_before_anything_in_them_runs(rent, tmp_path):
+    sprung = tmp_path / "sprung"
+    (rent / "rent/1/model.pkl").write_bytes(pickle.dumps(Trap(sprung)))
+    assert refusal(rent, "rent").code == "model_corrupt"
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda artifact: artifact[:-1], lambda artifact: artifact[:50] + b"\0" + artifact[51:]]
+)
+def test_artifact_cut_short_or_with_a_changed_byte_is_corrupt(rent, harm):
+    file = rent / "rent/1/model.pkl"
+    file.write_bytes(harm(file.read_bytes()))
+    assert refusal(rent, "rent").code == "model_corrupt"
+
+
+def test_other_scikit_learn_version_is_refused_before_unpickling(rent, tmp_path):
+    sprung = tmp_path / "sprung"
+    artifact = pickle.dumps(Trap(sprung))
+    folder = rewrite_manifest(
+        rent, "rent", sha256=hashlib.sha256(artifact).hexdigest(), library_versions={"scikit-learn": "1.0.2"}
+    )
+    (folder / "model.pkl").write_bytes(artifact)
+    error = refusal(rent, "rent")
+    assert error.code == "model_load_failed"
+    assert "1.0.2" in str(error)
+    assert not sprung.exists()
+
+
+def test_pickle_of_another_scikit_learn_version_is_refused_whatever_the_manifest_says():
+    state = LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0]).__getstate__()
+    old = pickle.dumps(Older(state | {"_sklearn_version": "1.0.2"}))
+    with pytest.raises(CannotLoad, match=r"1\.0\.2") as caught:
+        unpickle(old)
+    assert caught.value.code == "model_load_failed"
+
+
+class Older:
+    """Pickles as a LinearRegression with the given state."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __reduce__(self):
+        return LinearRegression, (), self.state
+
+
+@pytest.mark.parametrize("artifact", [b"", b"hello", b"a,b\n1,2\n", b"\x80\x04"])
+def test_bytes_that_are_no_pickle_are_refused(artifact):
+    with pytest.raises(CannotLoad) as caught:
+        unpickle(artifact)
+    assert caught.value.code == "model_load_failed"
+
+
+def test_module_that_is_not_installed_is_named():
+    with pytest.raises(CannotLoad, match="no_such_library"):
+        unpickle(b"cno_such_library\nModel\n.")
+
+
+@pytest.mark.parametrize("content", [{"model": None}, {"other": LinearRegression()}, [1], LinearRegression, None])
+def test_file_without_an_estimator_is_refused(rent, content):
+    artifact = pickle.dumps(content)
+    folder = rewrite_manifest(rent, "rent", sha256=hashlib.sha256(artifact).hexdigest())
+    (folder / "model.pkl").write_bytes(artifact)
+    assert refusal(rent, "rent").code == "model_load_failed"
+
+
+@pytest.mark.parametrize("compress", [0, 3, "xz"])
+def test_joblib_files_load_too(tmp_path, compress):
+    file = BytesIO()
+    joblib.dump({"model": LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0])}, file, compress=compress)
+    add(tmp_path, "rent", file.getvalue())
+    assert values(loaded(tmp_path, "rent").predict([[3.0]])) == [pytest.approx(3.0)]
+
+
+def test_no_rows_are_no_outcomes(animals):
+    assert loaded(animals, "raises").predict([]) == []
+
+
+@given(rows=st.lists(st.sampled_from([-2.0, -1.0, 1.0, 2.0, 3.5]), max_size=40))
+def test_exactly_the_rows_that_make_the_model_raise_fail(one_number, rows):
+    predictor = Predictor(one_number, zoo.Raises())
+    expected = ["model_error" if x < 0 else x for x in rows]
+    assert values(predictor.predict([[x] for x in rows])) == expected
+
+
+def test_error_of_a_model_names_its_type_and_no_value(animals):
+    (outcome,) = loaded(animals, "raises").predict([[-1.2345]])
+    assert (outcome.code, outcome.column) == ("model_error", None)
+    assert "ValueError" in outcome.message
+    assert "1.2345" not in outcome.message
+
+
+@pytest.mark.parametrize("name", ["nan", "infinite"])
+def test_prediction_that_is_not_finite_fails_its_row_alone(animals, name):
+    assert values(loaded(animals, name).predict([[1.0], [-1.0], [2.0]])) == [1.0, "not_finite", 2.0]
+
+
+@pytest.mark.parametrize(("name", "value"), [("zero", 0), ("false", False)])
+def test_zero_and_false_are_predictions(animals, name, value):
+    for outcome in loaded(animals, name).predict([[1.0], [2.0]]):
+        assert outcome.value == value
+        assert type(outcome.value) is type(value)
+
+
+@pytest.mark.parametrize("rows", [[[1.0]], [[1.0], [2.0], [3.0]]])
+def test_answer_of_another_length_fails_the_whole_block(animals, rows):
+    assert values(loaded(animals, "short").predict(rows)) == ["model_error"] * len(rows)
+
+
+@pytest.mark.parametrize(
+    "answer", [[[1.0, 2.0]], [None], [[1.0], [2.0]], 7.0, [{"a": 1}], [np.datetime64("2026-01-31")]]
+)
+def test_answer_that_is_no_plain_value_a_row_is_a_model_error(one_number, answer):
+    class Odd(zoo.Animal):
+        def predict(self, block):
+            return answer
+
+    assert values(Predictor(one_number, Odd()).predict([[1.0]])) == ["model_error"]
+
+
+def test_answer_in_one_column_is_one_value_a_row(one_number):
+    estimator = LinearRegression().fit([[1.0], [2.0]], [[1.0], [2.0]])
+    assert values(Predictor(one_number, estimator).predict([[1.0], [2.0]])) == [
+        pytest.approx(1.0),
+        pytest.approx(2.0),
+    ]
+
+
+def test_interrupt_is_not_taken_for_a_model_error(one_number):
+    class Interrupted(zoo.Animal):
+        def harm(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Predictor(one_number, Interrupted()).predict([[-1.0]])
+
+
+def test_probabilities_stand_in_the_order_of_the_classes(animals):
+    predictor = loaded(animals, "sign")
+    assert predictor.manifest.classes == (False, True)
+    outcomes = predictor.predict([[1.0], [-1.0]])
+    assert [outcome.value for outcome in outcomes] == [True, False]
+    assert [type(outcome.value) for outcome in outcomes] == [bool, bool]
+    assert [outcome.probabilities for outcome in outcomes] == [(0.0, 1.0), (1.0, 0.0)]
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [3, 5], [3.0, 5.0], [False, True]])
+def test_class_keeps_its_own_type(tmp_path, labels):
+    add(tmp_path, "rent", pickle.dumps(DecisionTreeClassifier().fit([[1.0], [2.0]], labels)))
+    predictor = loaded(tmp_path, "rent")
+    for row, label in zip([[1.0], [2.0]], labels, strict=True):
+        (outcome,) = predictor.predict([row])
+        assert outcome.value == label
+        assert type(outcome.value) is type(label)
+
+
+def test_wrong_number_of_probabilities_fails_the_block(one_number):
+    class Unsure(zoo.Sign):
+        def predict_proba(self, block):
+            return np.ones((len(block), 3))
+
+    manifest = replace(one_number, classes=(False, True), has_probabilities=True)
+    assert values(Predictor(manifest, Unsure()).predict([[1.0], [2.0]])) == ["model_error"] * 2
+
+
+def test_probability_that_is_not_finite_is_not_finite(one_number):
+    class Unsure(zoo.Sign):
+        def predict_proba(self, block):
+            return np.full((len(block), 2), math.nan)
+
+    manifest = replace(one_number, classes=(False, True), has_probabilities=True)
+    assert values(Predictor(manifest, Unsure()).predict([[1.0]])) == ["not_finite"]
+
+
+def test_missing_number_reaches_the_model_as_nan(one_number):
+    seen = []
+
+    class Watches(zoo.Animal):
+        def answer(self, x):
+            seen.extend(x)
+            return np.zeros(len(x))
+
+    Predictor(one_number, Watches()).predict([[None], [1.0]])
+    assert math.isnan(seen[0])
+    assert seen[1] == 1.0
+
+
+def test_array_is_contiguous_float64(one_number):
+    block = Predictor(one_number, zoo.Identity()).build_block([[1.0], [None]])
+    assert block.dtype == np.float64
+    assert block.flags.c_contiguous
+
+
+MIXED = pd.DataFrame({"area": [1.0, 2.0, 3.0, 4.0], "heating": ["gas", "oil", "oil", "gas"]})
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_missing_text_is_the_one_the_encoder_was_fitted_on(tmp_path, missing):
+    heating = pd.Series([missing, "oil", "oil", missing], dtype=object)
+    columns = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["heating"]), ("passthrough", ["area"]), remainder="drop"
+    )
+    table = MIXED.assign(heating=heating)
+    estimator = make_pipeline(columns, LinearRegression()).fit(table, [9.0, 0.0, 0.0, 9.0])
+    add(tmp_path, "rent", pickle.dumps(estimator))
+    assert values(loaded(tmp_path, "rent").predict([[1.0, None], [2.0, "oil"]])) == [
+        pytest.approx(9.0),
+        pytest.approx(0.0, abs=1e-9),
+    ]
+
+
+def test_rows_are_read_one_by_one(tmp_path):
+    columns = make_column_transformer((OneHotEncoder(), ["heating"]), remainder="passthrough")
+    estimator = make_pipeline(columns, LinearRegression()).fit(MIXED, [1.0, 2.0, 3.0, 4.0])
+    add(tmp_path, "rent", pickle.dumps(estimator), sample=parse(["area,heating\n", "1,gas\n"]))
+    read = loaded(tmp_path, "rent").read([["1", "gas"], ["one", "gas"], ["1", "solar"], ["1"]])
+    assert read[0] == [1.0, "gas"]
+    assert all(isinstance(error, RowError) for error in read[1:])
+    assert [error.code for error in read[1:]] == ["invalid_number", "unknown_category", "wrong_cell_count"]
