@@ -1,0 +1,1 @@
+"""How rows are written as bytes: JSON, CSV cells, the layout of a batch, packed chunks."""
