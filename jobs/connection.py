@@ -1,0 +1,71 @@
+"""Clients of the store, one for each role, with explicit time-outs and retries (design, rule 6)."""
+
+import ssl
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import ConnectionError
+from redis.retry import Retry
+
+# The smallest plan of a hosted store has 20 connections: two web processes and two workers have to fit.
+WEB_CONNECTIONS = 5
+WORKER_CONNECTIONS = 2
+
+
+def web_client(url: str, tls_verify: bool = True) -> redis.Redis:
+    """For a web process: gives up early, so that a request is answered within three seconds whatever the store does.
+
+    One retry after a broken connection (an idle one that the store closed): everything the web process calls may
+    be repeated without changing anything. A time-out is not retried.
+    """
+    return _client(
+        url,
+        tls_verify,
+        connections=WEB_CONNECTIONS,
+        answer_seconds=1.0,
+        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+    )
+
+
+def worker_client(url: str, tls_verify: bool = True) -> redis.Redis:
+    """For a worker's records and leases: patient, but never so long that a lease would lapse unnoticed."""
+    return _client(
+        url,
+        tls_verify,
+        connections=WORKER_CONNECTIONS,
+        answer_seconds=3.0,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 1, supported_errors=(ConnectionError,)),
+    )
+
+
+def ticket_client(url: str, tls_verify: bool = True) -> redis.Redis:
+    """For RQ inside a worker: its blocking pop lasts two seconds, and RQ raises the time-out to fit by itself."""
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=3.0,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=30,
+        **_tls(url, tls_verify),
+    )
+
+
+def _client(url: str, tls_verify: bool, *, connections: int, answer_seconds: float, retry: Retry) -> redis.Redis:
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=1.0,  # the wait for a free connection
+        socket_timeout=answer_seconds,
+        socket_connect_timeout=1.0,
+        socket_keepalive=True,
+        retry=retry,
+        **_tls(url, tls_verify),
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+def _tls(url: str, tls_verify: bool) -> dict[str, object]:
+    """Hosted stores often have self-signed certificates: Heroku's does."""
+    if url.startswith("rediss://") and not tls_verify:
+        return {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_check_hostname": False}
+    return {}

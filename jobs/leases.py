@@ -1,0 +1,183 @@
+"""What workers ask of the store: holding work for a time, handing in its results, and the sweep that repairs."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+
+from jobs.codec.layout import Layout
+from jobs.record import ModelVersion
+from jobs.scripts import Limits, Scripts, translated
+from jobs.store import MARK_MILLISECONDS, job_key, new_inbox_ticket_id, new_token, text
+from jobs.tickets import Ticket, inbox_ticket, job_ticket
+
+SINGLE = "s"  # stands in for the chunk's index where a single prediction is leased
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on one chunk, or on one single prediction, until another takes it."""
+
+    job_id: str
+    index: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedChunk:
+    """A chunk to predict. `crashes` says how often the predictor has died over it."""
+
+    lease: Lease
+    rows: int
+    crashes: int
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedSingles:
+    """Single predictions of one model version to predict together; all under one token."""
+
+    model_key: str
+    token: str
+    inputs: dict[str, str]  # job id → input as JSON
+
+    @property
+    def leases(self) -> list[Lease]:
+        """One lease for each of them."""
+        return [Lease(job_id, SINGLE, self.token) for job_id in self.inputs]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What came out of a chunk: blobs as jobs.codec.chunk makes them; `failures` is empty when no row failed."""
+
+    ok: int
+    failed: int
+    csv_bytes: int
+    has_surplus: bool
+    result: bytes
+    failures: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SingleResult:
+    """What came out of a single prediction: a result as JSON, or why there is none."""
+
+    result: str | None
+    code: str = ""
+    message: str = ""
+
+
+class Leases:
+    """What a worker asks of the store. Every method may raise StoreAway or StoreFull."""
+
+    def __init__(self, client: redis.Redis, limits: Limits, tickets_key: str) -> None:
+        self._client = client
+        self._scripts = Scripts(client, limits)
+        self._lease_milliseconds = int(limits.lease_seconds * 1000)
+        self._tickets_key = tickets_key
+
+    def describe(self, job_id: str) -> tuple[ModelVersion, Layout] | None:
+        """Which model a batch is for and how it is laid out; None when it is gone."""
+        with translated():
+            fields = self._client.hmget(job_key(job_id), ["model", "version", "sha256", "layout"])
+        if None in fields:
+            return None
+        name, version, sha256, layout = map(text, fields)
+        return ModelVersion(name, version, sha256), Layout.from_json(layout)
+
+    def lease(self, job_id: str, slot: int, ticket_id: str) -> LeasedChunk | None:
+        """The next waiting chunk of a batch; None when there is none, or the job has ended or is gone."""
+        token = new_token()
+        answer = self._scripts.call("lease", job_id, token, self._lease_milliseconds, slot, ticket_id)
+        if answer[0] != b"chunk":
+            return None
+        _, index, rows, crashes, blob = answer
+        return LeasedChunk(Lease(job_id, index.decode(), token), int(rows), int(crashes), blob)
+
+    def renew(self, leases: Sequence[Lease], slot: int, ticket_id: str) -> list[Lease]:
+        """Renews leases; returns those that are lost."""
+        lost = self._scripts.call("renew", self._lease_milliseconds, slot, ticket_id, *_flat(leases))
+        return [leases[int(position) - 1] for position in lost]
+
+    def commit(self, lease: Lease, result: ChunkResult, keep_input: bool) -> bool:
+        """Hands in the result of a chunk; False when the lease is not held any more. Safe to repeat."""
+        answer = self._scripts.call(
+            "commit",
+            *(lease.job_id, lease.index, lease.token),
+            *(result.ok, result.failed, result.csv_bytes, int(result.has_surplus), int(keep_input)),
+            *(result.result, result.failures),
+        )
+        return bool(answer == b"ok")
+
+    def give_back(self, leases: Sequence[Lease], counted: bool) -> None:
+        """Hands leases back unfinished, to the front. `counted`: the predictor died over them."""
+        self._scripts.call("give_back", int(counted), *_flat(leases))
+
+    def fail(self, job_ids: Sequence[str], code: str, message: str) -> None:
+        """Ends jobs that cannot go on as a whole."""
+        self._scripts.call("fail", code, message, *job_ids)
+
+    def hand_on_slot(self, job_id: str, slot: int, ticket_id: str, front: bool) -> Ticket | None:
+        """At the end of a slice: the ticket to put for the next one; None when nothing waits or it is another's."""
+        following = f"{job_id}-{slot}-{secrets.token_hex(4)}"
+        if self._scripts.call("keep_slot", job_id, slot, ticket_id, following):
+            return job_ticket(following, front)
+        return None
+
+    def lease_singles(self, model_keys: Sequence[str], most: int, ticket_id: str) -> LeasedSingles | None:
+        """Single predictions that wait for one of these model versions; None when none do."""
+        token = new_token()
+        answer = self._scripts.call(
+            "lease_inbox", token, self._lease_milliseconds, most, ticket_id, MARK_MILLISECONDS, *model_keys
+        )
+        if not answer:
+            return None
+        model_key, *pairs = (item.decode() for item in answer)
+        return LeasedSingles(model_key, token, dict(zip(pairs[::2], pairs[1::2], strict=True)))
+
+    def commit_singles(self, token: str, results: dict[str, SingleResult]) -> None:
+        """Hands in single predictions by job id and ends their jobs; those not held any more are left alone."""
+        arguments: list[str] = []
+        for job_id, outcome in results.items():
+            if outcome.result is not None:
+                arguments += [job_id, "ok", outcome.result, ""]
+            else:
+                arguments += [job_id, "error", outcome.code, outcome.message]
+        self._scripts.call("commit_singles", token, *arguments)
+
+    def keep_inbox(self, model_key: str, ticket_id: str) -> bool:
+        """When nothing seems to wait: False ends the ticket's work, True says that something came after all."""
+        return bool(self._scripts.call("close_inbox", model_key, ticket_id, "", MARK_MILLISECONDS))
+
+    def hand_on_inbox(self, model_key: str, ticket_id: str, front: bool) -> Ticket | None:
+        """At the end of a slice: the ticket to put for the next one; None when nothing waits or it is another's."""
+        following = new_inbox_ticket_id()
+        if self._scripts.call("close_inbox", model_key, ticket_id, following, MARK_MILLISECONDS):
+            return inbox_ticket(following, model_key, front)
+        return None
+
+    def announce(self, worker: str, state: str, model_keys: Sequence[str]) -> None:
+        """Says that a worker lives, that it is "idle", "busy" or "gone", and which model versions it has."""
+        self._scripts.call("announce", worker, state, *model_keys)
+
+    def sweep(self, pause_seconds: float) -> list[Ticket]:
+        """The repair pass, unless one was made less than `pause_seconds` ago; returns the tickets to put."""
+        answer = self._scripts.call(
+            "sweep",
+            self._lease_milliseconds,
+            int(pause_seconds * 1000),
+            self._tickets_key,
+            secrets.token_hex(4),
+            MARK_MILLISECONDS,
+        )
+        texts = [item.decode() for item in answer]
+        return [
+            job_ticket(ticket_id, front=True) if kind == "job" else inbox_ticket(ticket_id, name, front=True)
+            for kind, name, ticket_id in zip(texts[::3], texts[1::3], texts[2::3], strict=True)
+        ]
+
+
+def _flat(leases: Sequence[Lease]) -> list[str]:
+    return [text for lease in leases for text in (lease.job_id, lease.index, lease.token)]

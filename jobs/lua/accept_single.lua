@@ -1,0 +1,26 @@
+#!lua
+-- Accepts a single prediction and puts it into the inbox of its model version.
+-- ARGV: id, generation, tenant, model, version, sha256, model key, input, ticket, milliseconds of the mark
+-- Returns 'generation', 'ok' (a valid mark stands, so a worker is on its way), or 'front' or 'back': where to put the
+-- ticket. It goes to the front unless no batch slice ran since the last one: so neither starves the other.
+local id, generation, tenant, model, version, sha256, model_key, input, ticket, mark_ms = unpack(ARGV)
+if redis.call('GET', key('generation')) ~= generation then
+  return 'generation'
+end
+if redis.call('EXISTS', job_key(id)) == 1 then
+  return 'ok'
+end
+create(id, 'single', now(), {
+  'tenant', tenant, 'form', 'json', 'status', 'queued', 'model', model, 'version', version, 'sha256', sha256,
+  'model_key', model_key, 'input', input, 'rows_received', 1, 'rows_total', 1,
+})
+redis.call('RPUSH', inbox_key(model_key), id)
+redis.call('EXPIRE', inbox_key(model_key), LIMITS.life)
+redis.call('SADD', key('inboxes'), model_key)
+if not redis.call('SET', inbox_key(model_key) .. ':mark', ticket, 'NX', 'PX', mark_ms) then
+  return 'ok'
+end
+if redis.call('SET', key('turn'), 'inbox', 'GET', 'EX', 60) == 'inbox' then
+  return 'back'
+end
+return 'front'

@@ -1,0 +1,25 @@
+#!lua
+-- Closes an upload: this is the acceptance of a batch. Ends the job when every chunk is already in.
+-- ARGV: id, upload token, number of chunks
+-- Returns 'ok' (also when it was closed before by the same token), or the reason why it is refused.
+local id, token, chunks = unpack(ARGV)
+if get(id, 'closed') == token then
+  return 'ok'
+end
+local reason = refusal(id, token)
+if reason then
+  return reason
+end
+if count(id, 'chunks_received') ~= tonumber(chunks) then
+  return 'upload_failed'
+end
+redis.call('HSET', job_key(id), 'closed', token, 'rows_total', int(count(id, 'rows_received')))
+redis.call('ZREM', key('receiving'), id)
+if count(id, 'chunks_done') == tonumber(chunks) then
+  finish_by_counts(id, now())
+elseif get(id, 'started_at') then
+  move(id, 'running')
+else
+  move(id, 'queued')
+end
+return 'ok'

@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- Ends the work of a ticket on an inbox: clears its mark only if nothing waits there.
+-- ARGV: model key, ticket, next ticket ('' when the same one goes on), milliseconds of the mark
+-- Returns 1 when there is more to do and it is this ticket's to go on (its mark is the next ticket's then), else 0.
+local model_key, ticket, following, mark_ms = unpack(ARGV)
+local inbox = inbox_key(model_key)
+local mark = redis.call('GET', inbox .. ':mark')
+if mark and mark ~= ticket then
+  return 0
+end
+if redis.call('LLEN', inbox) == 0 then
+  redis.call('DEL', inbox .. ':mark')
+  redis.call('SREM', key('inboxes'), model_key)
+  return 0
+end
+redis.call('SET', inbox .. ':mark', following ~= '' and following or ticket, 'PX', mark_ms)
+return 1

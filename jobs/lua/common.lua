@@ -1,0 +1,226 @@
+-- What every script shares: put in front of each of them when they are loaded (jobs/scripts.py), behind two tables
+-- that are made from Python: MOVES (jobs/status.py) and LIMITS (jobs/scripts.py).
+--
+-- Keys are made here from the id of a job, so KEYS is empty everywhere: a store is one node, never a cluster.
+-- The list of all keys stands at the head of jobs/store.py.
+
+local PREFIX = 'qc:'
+local PARTS = { 'waiting', 'inputs', 'rows', 'leases', 'crashes', 'results', 'failures', 'done', 'slots' }
+local WORKER_SILENCE_MS = 10000 -- a worker that has not announced itself for so long does not count as live
+local SLOT_SILENCE_MS = 2000 -- a slot without a lease for so long is free if its ticket waits nowhere
+local SINGLE = 's' -- stands in for the chunk's index where a single prediction is leased
+
+local function key(name)
+  return PREFIX .. name
+end
+
+local function job_key(id, part)
+  if part then
+    return PREFIX .. 'job:' .. id .. ':' .. part
+  end
+  return PREFIX .. 'job:' .. id
+end
+
+local function inbox_key(model_key)
+  return PREFIX .. 'inbox:' .. model_key
+end
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+-- Milliseconds since the epoch by the store's clock: the only clock that decides anything.
+local function now()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function get(id, field)
+  return redis.call('HGET', job_key(id), field)
+end
+
+local function count(id, field)
+  return tonumber(get(id, field) or 0)
+end
+
+local function unended(kind)
+  return key(kind == 'single' and 'singles' or 'batches')
+end
+
+local function index_key(tenant, kind)
+  return key('jobs:' .. tenant .. ':' .. kind)
+end
+
+local function leased(id, index)
+  return id .. ' ' .. index
+end
+
+-- What to answer once the record is gone, and when that happened.
+local function bury(id, reason, at)
+  redis.call('SET', key('tombstone:' .. id), reason .. ' ' .. int(at) .. ' ' .. get(id, 'tenant'), 'EX',
+    LIMITS.tombstone_ttl)
+end
+
+local function expire(id, seconds)
+  redis.call('EXPIRE', job_key(id), seconds)
+  for _, part in ipairs(PARTS) do
+    redis.call('EXPIRE', job_key(id, part), seconds)
+  end
+end
+
+-- Writes a new record with its tombstone and puts it into the lists.
+local function create(id, kind, at, fields)
+  redis.call('HSET', job_key(id), 'kind', kind, 'created_at', int(at), 'revision', 1, unpack(fields))
+  redis.call('EXPIRE', job_key(id), LIMITS.life)
+  bury(id, 'job_expired', at)
+  local tenant = get(id, 'tenant')
+  redis.call('ZADD', unended(kind), int(at), id)
+  redis.call('ZADD', index_key(tenant, kind), int(at), id)
+  redis.call('EXPIRE', index_key(tenant, kind), LIMITS.life)
+  -- Two old entries are looked at for each new one, so that the list never holds many jobs that are gone.
+  for _, old in ipairs(redis.call('ZRANGE', index_key(tenant, kind), 0, 1)) do
+    if redis.call('EXISTS', job_key(old)) == 0 then
+      redis.call('ZREM', index_key(tenant, kind), old)
+    end
+  end
+end
+
+-- The one place where a status changes. Returns false and the current status when the move is not in the table.
+local function move(id, wanted)
+  local current = get(id, 'status')
+  if not current or not MOVES[current][wanted] then
+    return false, current
+  end
+  redis.call('HSET', job_key(id), 'status', wanted)
+  redis.call('HINCRBY', job_key(id), 'revision', 1)
+  return true
+end
+
+-- Takes a job out of every list of work.
+local function withdraw(id)
+  for _, index in ipairs(redis.call('HKEYS', job_key(id, 'leases'))) do
+    redis.call('ZREM', key('leases'), leased(id, index))
+  end
+  local kind = get(id, 'kind')
+  if kind == 'single' then
+    redis.call('ZREM', key('leases'), leased(id, SINGLE))
+    redis.call('HDEL', job_key(id), 'lease')
+    redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
+  else
+    redis.call('DEL', job_key(id, 'waiting'), job_key(id, 'leases'), job_key(id, 'slots'), job_key(id, 'crashes'))
+  end
+  redis.call('ZREM', unended(kind), id)
+  redis.call('ZREM', key('receiving'), id)
+end
+
+-- Ends a job: one absolute expiry on all its keys. Returns what move returns.
+local function finish(id, wanted, at, code, message)
+  local moved, current = move(id, wanted)
+  if not moved then
+    return false, current
+  end
+  withdraw(id)
+  local ttl = get(id, 'kind') == 'single' and LIMITS.single_ttl or LIMITS.results_ttl
+  local expires_at = at + ttl * 1000
+  redis.call('HSET', job_key(id), 'ended_at', int(at), 'expires_at', int(expires_at))
+  if code then
+    redis.call('HSET', job_key(id), 'error_code', code, 'error_message', message)
+  end
+  redis.call('HSETNX', job_key(id), 'rows_total', int(count(id, 'rows_received')))
+  expire(id, ttl)
+  bury(id, 'job_expired', expires_at)
+  return true
+end
+
+-- Ends a batch whose every row has its outcome.
+local function finish_by_counts(id, at)
+  if count(id, 'rows_ok') > 0 then
+    return finish(id, 'succeeded', at)
+  end
+  return finish(id, 'failed', at, 'all_rows_failed', 'No row has a prediction; /errors says why for each of them.')
+end
+
+-- Erases a job at once; only its tombstone stays, and says `reason`.
+local function erase(id, reason, at)
+  bury(id, reason, at)
+  withdraw(id)
+  redis.call('ZREM', index_key(get(id, 'tenant'), get(id, 'kind')), id)
+  redis.call('DEL', job_key(id))
+  for _, part in ipairs(PARTS) do
+    redis.call('DEL', job_key(id, part))
+  end
+end
+
+-- Why an upload cannot go on: false when it can.
+local function refusal(id, token)
+  local status = get(id, 'status')
+  if not status then
+    local tombstone = redis.call('GET', key('tombstone:' .. id))
+    return tombstone and string.match(tombstone, '^%S+') or 'upload_failed'
+  end
+  if get(id, 'upload') ~= token then
+    return 'upload_failed'
+  end
+  if status == 'receiving' then
+    return false
+  end
+  return 'job_' .. status
+end
+
+-- Hands out the free slots of a batch: as many as it has waiting chunks, at most one for each live worker.
+-- Returns the ids of the tickets to put, one for each slot that was handed out.
+local function grant(id, at, nonce)
+  local live = redis.call('ZCOUNT', key('workers'), int(at - WORKER_SILENCE_MS), '+inf')
+  local slots = math.min(redis.call('LLEN', job_key(id, 'waiting')), math.max(live, 1))
+  local tickets = {}
+  for slot = 0, slots - 1 do
+    local ticket = id .. '-' .. slot .. '-' .. nonce
+    if redis.call('HSETNX', job_key(id, 'slots'), slot, ticket .. ' ' .. int(at)) == 1 then
+      tickets[#tickets + 1] = ticket
+    end
+  end
+  redis.call('EXPIRE', job_key(id, 'slots'), LIMITS.life)
+  return tickets
+end
+
+local function holder(id, slot)
+  local held = redis.call('HGET', job_key(id, 'slots'), slot)
+  if not held then
+    return false
+  end
+  local ticket, touched = string.match(held, '^(%S+) (%d+)$')
+  return ticket, tonumber(touched)
+end
+
+-- Says that the ticket is at work on its slot. False when the slot is another's.
+local function touch_slot(id, slot, ticket, at)
+  if holder(id, slot) ~= ticket then
+    return false
+  end
+  redis.call('HSET', job_key(id, 'slots'), slot, ticket .. ' ' .. int(at))
+  return true
+end
+
+-- Whether `token` still holds the lease. A passed deadline alone voids no token.
+local function holds(id, index, token)
+  if index == SINGLE then
+    return get(id, 'lease') == token
+  end
+  return redis.call('HGET', job_key(id, 'leases'), index) == token
+end
+
+-- Puts a leased chunk or single back to the front of what waits.
+local function put_back(id, index)
+  redis.call('ZREM', key('leases'), leased(id, index))
+  if index == SINGLE then
+    local inbox = inbox_key(get(id, 'model_key'))
+    redis.call('LREM', inbox, 0, id)
+    redis.call('LPUSH', inbox, id)
+    redis.call('EXPIRE', inbox, LIMITS.life)
+    redis.call('SADD', key('inboxes'), get(id, 'model_key'))
+  else
+    redis.call('LREM', job_key(id, 'waiting'), 0, index)
+    redis.call('LPUSH', job_key(id, 'waiting'), index)
+    redis.call('EXPIRE', job_key(id, 'waiting'), LIMITS.life)
+  end
+end

@@ -1,0 +1,143 @@
+#!lua flags=allow-oom
+-- The repair pass. It never needs to know who failed: it looks only at deadlines and at what waits.
+-- ARGV: milliseconds of a lease, milliseconds between two sweeps, RQ's list of tickets, nonce for tickets,
+--       milliseconds of an inbox's mark
+-- Returns a flat list, three for each ticket to put at the front: 'job', id, ticket or 'inbox', model key, ticket.
+local lease_ms, pause_ms, tickets_key, nonce, mark_ms = unpack(ARGV)
+local at = now()
+local tickets = {}
+
+local function ask(kind, name, ticket)
+  tickets[#tickets + 1] = kind
+  tickets[#tickets + 1] = name
+  tickets[#tickets + 1] = ticket
+end
+
+-- The store was away, or everyone was: nobody could renew, so nobody is to blame. All get one more period.
+local function extend_all()
+  for _, member in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
+    redis.call('ZADD', key('leases'), int(at + lease_ms), member)
+  end
+  for _, id in ipairs(redis.call('ZRANGE', key('receiving'), 0, -1)) do
+    redis.call('ZADD', key('receiving'), int(at + LIMITS.upload_deadline * 1000), id)
+  end
+end
+
+-- The token stays in the record of leases: who was only slow may still commit until another takes the lease.
+local function collect_leases()
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', int(at), 'LIMIT', 0, 1000)) do
+    local id, index = string.match(member, '^(%S+) (%S+)$')
+    if get(id, 'status') then
+      put_back(id, index)
+    else
+      redis.call('ZREM', key('leases'), member)
+    end
+  end
+end
+
+local function take_back_uploads()
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('receiving'), '-inf', int(at), 'LIMIT', 0, 100)) do
+    if get(id, 'status') == 'receiving' then
+      erase(id, 'upload_failed', at)
+    else
+      redis.call('ZREM', key('receiving'), id)
+    end
+  end
+end
+
+-- True when no live worker has had the version for the time that is allowed. `mark` remembers since when.
+local function unavailable(model_key)
+  local mark = key('unserved:' .. model_key)
+  if redis.call('EXISTS', key('served:' .. model_key)) == 1 then
+    redis.call('DEL', mark)
+    return false
+  end
+  redis.call('SET', mark, int(at), 'NX')
+  redis.call('EXPIRE', mark, math.ceil(LIMITS.version_wait) + 60)
+  return at - tonumber(redis.call('GET', mark)) > LIMITS.version_wait * 1000
+end
+
+local function fail(id, code)
+  local messages = {
+    model_unavailable = 'No worker has this version of the model. Start one that has it and submit again.',
+    deadline_exceeded = 'The job did not end within the longest time that is allowed for a job.',
+  }
+  finish(id, 'failed', at, code, messages[code])
+end
+
+local function free_slots(id)
+  local slots = redis.call('HGETALL', job_key(id, 'slots'))
+  for i = 1, #slots, 2 do
+    local ticket, touched = holder(id, slots[i])
+    if touched + SLOT_SILENCE_MS < at and not redis.call('LPOS', tickets_key, ticket) then
+      redis.call('HDEL', job_key(id, 'slots'), slots[i])
+    end
+  end
+end
+
+local function look_after(id)
+  local created_at = get(id, 'created_at')
+  if not created_at then
+    redis.call('ZREM', key('batches'), id)
+  elseif at - tonumber(created_at) > LIMITS.job_max_age * 1000 then
+    fail(id, 'deadline_exceeded')
+  elseif unavailable(get(id, 'model_key')) then
+    fail(id, 'model_unavailable')
+  else
+    if redis.call('TTL', job_key(id)) < LIMITS.life - 3600 then
+      expire(id, LIMITS.life)
+    end
+    if redis.call('LLEN', job_key(id, 'waiting')) > 0 then
+      free_slots(id)
+      for _, ticket in ipairs(grant(id, at, nonce)) do
+        ask('job', id, ticket)
+      end
+    end
+  end
+end
+
+local function look_after_inbox(model_key)
+  local inbox = inbox_key(model_key)
+  if redis.call('LLEN', inbox) == 0 then
+    redis.call('SREM', key('inboxes'), model_key)
+  elseif unavailable(model_key) then
+    for _, id in ipairs(redis.call('LRANGE', inbox, 0, 999)) do
+      fail(id, 'model_unavailable')
+      redis.call('LREM', inbox, 0, id)
+    end
+  elseif redis.call('SET', inbox .. ':mark', 'inbox-' .. nonce, 'NX', 'PX', mark_ms) then
+    ask('inbox', model_key, 'inbox-' .. nonce)
+  end
+end
+
+local function drop_old_singles()
+  local bound = int(at - LIMITS.job_max_age * 1000)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('singles'), '-inf', bound, 'LIMIT', 0, 100)) do
+    if get(id, 'status') then
+      fail(id, 'deadline_exceeded')
+    else
+      redis.call('ZREM', key('singles'), id)
+    end
+  end
+end
+
+local last = tonumber(redis.call('GET', key('swept')) or 0)
+if at - last < tonumber(pause_ms) then
+  return tickets
+end
+redis.call('SET', key('swept'), int(at), 'EX', LIMITS.life)
+redis.call('ZREMRANGEBYSCORE', key('workers'), '-inf', int(at - WORKER_SILENCE_MS))
+if at - last > lease_ms / 2 then
+  extend_all()
+  return tickets
+end
+collect_leases()
+take_back_uploads()
+drop_old_singles()
+for _, id in ipairs(redis.call('ZRANGE', key('batches'), 0, 999)) do
+  look_after(id)
+end
+for _, model_key in ipairs(redis.call('SMEMBERS', key('inboxes'))) do
+  look_after_inbox(model_key)
+end
+return tickets

@@ -1,0 +1,105 @@
+"""The job as we keep it: frozen, read from the store, never changed in place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jobs.codec.layout import Layout
+from jobs.status import ENDED, Status
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """The fixed state of a model that a job was accepted for."""
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        """Names exactly this state of the model: the same text as `models.catalog.Manifest.key`."""
+        return f"{self.name}@{self.version}:{self.sha256[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One accepted request. Moments are milliseconds since the epoch, by the store's clock."""
+
+    id: str
+    kind: str  # "single" | "batch"
+    tenant: str
+    form: str  # what it was sent as: "csv" | "ndjson" | "json"
+    status: Status
+    model: ModelVersion
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
+    expires_at: int | None
+    rows_received: int
+    rows_total: int | None
+    rows_done: int
+    rows_ok: int
+    rows_failed: int
+    chunks_received: int
+    chunks_done: int
+    prefix: int  # so many chunks from the first are done without a gap
+    csv_bytes: int  # what the finished chunks are as CSV, without the header
+    has_surplus: bool  # some failed record has more cells than the header
+    error_code: str | None
+    error_message: str | None
+    revision: int  # grows with every change of the record
+    input: str | None  # single: what was sent, as JSON by feature name
+    result: str | None  # single: {"prediction": …, "probabilities": …} as JSON
+    layout: Layout | None  # batch
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.status in ENDED
+
+    @property
+    def rows_unreached(self) -> int:
+        """Received rows that have no outcome (yet)."""
+        return self.rows_received - self.rows_done
+
+
+def read_record(job_id: str, fields: Mapping[str, str]) -> Job:
+    """The job whose hash holds `fields`."""
+    layout = fields.get("layout")
+    return Job(
+        id=job_id,
+        kind=fields["kind"],
+        tenant=fields["tenant"],
+        form=fields["form"],
+        status=Status(fields["status"]),
+        model=ModelVersion(fields["model"], fields["version"], fields["sha256"]),
+        created_at=int(fields["created_at"]),
+        started_at=_number(fields, "started_at"),
+        ended_at=_number(fields, "ended_at"),
+        expires_at=_number(fields, "expires_at"),
+        rows_received=_count(fields, "rows_received"),
+        rows_total=_number(fields, "rows_total"),
+        rows_done=_count(fields, "rows_ok") + _count(fields, "rows_failed"),
+        rows_ok=_count(fields, "rows_ok"),
+        rows_failed=_count(fields, "rows_failed"),
+        chunks_received=_count(fields, "chunks_received"),
+        chunks_done=_count(fields, "chunks_done"),
+        prefix=_count(fields, "prefix"),
+        csv_bytes=_count(fields, "csv_bytes"),
+        has_surplus=fields.get("surplus") == "1",
+        error_code=fields.get("error_code"),
+        error_message=fields.get("error_message"),
+        revision=_count(fields, "revision"),
+        input=fields.get("input"),
+        result=fields.get("result"),
+        layout=Layout.from_json(layout) if layout else None,
+    )
+
+
+def _number(fields: Mapping[str, str], name: str) -> int | None:
+    value = fields.get(name)
+    return int(value) if value else None
+
+
+def _count(fields: Mapping[str, str], name: str) -> int:
+    return int(fields.get(name) or 0)

@@ -1,0 +1,105 @@
+"""The atomic scripts: loaded from jobs/lua, called by name, their failures turned into our errors."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, RedisError, TimeoutError
+
+from jobs.errors import StoreAway, StoreFull
+from jobs.status import as_lua
+
+LUA = Path(__file__).parent / "lua"
+LIFE_SECONDS = 7 * 24 * 3600  # how long keys of an unended job live after the last touch
+
+Argument = str | int | float | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The times and counts that the scripts go by."""
+
+    upload_deadline_seconds: float
+    lease_seconds: float
+    results_ttl_seconds: int
+    single_ttl_seconds: int
+    tombstone_ttl_seconds: int
+    job_max_age_seconds: int
+    version_wait_seconds: float
+
+    @classmethod
+    def of(cls, settings: object) -> "Limits":
+        """Those of the settings that have the same names."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+
+    def as_lua(self) -> str:
+        """The table LIMITS that stands in front of every script; all in seconds."""
+        return (
+            f"local LIMITS = {{ upload_deadline = {self.upload_deadline_seconds}, life = {LIFE_SECONDS},"
+            f" results_ttl = {self.results_ttl_seconds}, single_ttl = {self.single_ttl_seconds},"
+            f" tombstone_ttl = {self.tombstone_ttl_seconds}, job_max_age = {self.job_max_age_seconds},"
+            f" version_wait = {self.version_wait_seconds} }}\n"
+        )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns what the client library raises into StoreAway and StoreFull; a defect of ours stays what it is."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise StoreFull("the store has no room") from error
+    except (ConnectionError, TimeoutError) as error:
+        raise StoreAway("the store does not answer") from error
+    except RedisError as error:
+        if is_passing(error):
+            raise StoreAway("the store cannot answer yet") from error
+        raise
+
+
+def is_passing(error: RedisError) -> bool:
+    """Whether the server answered that it will be able to answer later: it is loading, busy or read-only."""
+    return str(error).startswith(("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "max number"))
+
+
+class Scripts:
+    """Every script of jobs/lua, by its file's name."""
+
+    def __init__(self, client: redis.Redis, limits: Limits) -> None:
+        self._client = client
+        shared = as_lua() + limits.as_lua() + (LUA / "common.lua").read_text(encoding="utf-8")
+        self._scripts = {
+            path.stem: client.register_script(assemble(path.read_text(encoding="utf-8"), shared))
+            for path in LUA.glob("*.lua")
+            if path.stem != "common"
+        }
+
+    def call(self, name: str, *arguments: Argument) -> Any:  # noqa: ANN401 - what a script returns is its own affair
+        """Runs one script; raises StoreAway or StoreFull."""
+        with translated():
+            return self._scripts[name](keys=[], args=list(arguments))
+
+    def call_all(self, name: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Runs one script several times in one round trip, not as one transaction."""
+        script = self._scripts[name]
+        with translated():
+            try:
+                return self._call_all(script.sha, argument_lists)
+            except NoScriptError:
+                self._client.script_load(script.script)
+                return self._call_all(script.sha, argument_lists)
+
+    def _call_all(self, sha: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for arguments in argument_lists:
+            pipeline.evalsha(sha, 0, *arguments)
+        return pipeline.execute()
+
+
+def assemble(text: str, shared: str) -> str:
+    """The script with what all share behind its first line, which has to stay the first (`#!lua …`)."""
+    first, _, rest = text.partition("\n")
+    return f"{first}\n{shared}\n{rest}"

@@ -1,0 +1,347 @@
+"""The records and bytes of all jobs: what the API asks of the store. (jobs/leases.py is what workers ask of it.)
+
+Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a `ModelVersion.key`.
+
+| key | holds | goes away |
+| --- | --- | --- |
+| `qc:generation` | string: names this life of the store; every id begins with it | never |
+| `qc:job:<id>` | hash: the record | a week after the last touch; once ended, with the results |
+| `qc:job:<id>:waiting` | list: indexes of chunks that nobody holds | with the record, and at the end |
+| `qc:job:<id>:inputs` | hash: index → compressed input | with the record; CSV chunks when they are done |
+| `qc:job:<id>:rows` | hash: index → number of rows | with the record |
+| `qc:job:<id>:leases` | hash: index → token of the last lease | with the record, and at the end |
+| `qc:job:<id>:crashes` | hash: index → how often the predictor died over it | with the record, and at the end |
+| `qc:job:<id>:results` | hash: index → compressed CSV records | with the record |
+| `qc:job:<id>:failures` | hash: index → failed rows with reasons | with the record |
+| `qc:job:<id>:done` | hash: index → "ok failed csv_bytes" | with the record |
+| `qc:job:<id>:slots` | hash: slot → "ticket touched_at" | with the record, and at the end |
+| `qc:tombstone:<id>` | string: "reason at tenant", what to say once the record is gone | `tombstone_ttl_seconds` |
+| `qc:jobs:<tenant>:<kind>` | sorted set: ids by created_at | a week after the tenant's last job |
+| `qc:batches`, `qc:singles` | sorted set: unended jobs by created_at | empty when nothing is unended |
+| `qc:receiving` | sorted set: uploads by deadline | empty when none is open |
+| `qc:leases` | sorted set: "id index" by deadline | empty when nothing is leased |
+| `qc:inboxes` | set: models whose inbox may hold something | empty when none does |
+| `qc:inbox:<model>` | list: single predictions that wait | empty when none waits; a week at most |
+| `qc:inbox:<model>:mark` | string: the ticket that is on its way | some seconds |
+| `qc:turn` | string: whose ticket was last, inbox or batch | a minute |
+| `qc:workers` | sorted set: live workers by last announcement | empty ten seconds after the last worker |
+| `qc:worker:<name>` | string: "idle" or "busy" | ten seconds |
+| `qc:served:<model>` | string: some live worker has it | ten seconds |
+| `qc:unserved:<model>` | string: since when no live worker has it | minutes |
+| `qc:swept` | string: time of the last sweep | a week |
+"""
+
+import base64
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from jobs.codec.layout import Layout
+from jobs.errors import JobGone, MoveRefused, UnknownJob, UploadRefused
+from jobs.record import Job, ModelVersion, read_record
+from jobs.scripts import Limits, Scripts, translated
+from jobs.status import Status
+from jobs.tickets import Ticket, inbox_ticket, job_ticket
+
+PREFIX = "qc:"
+GENERATION = PREFIX + "generation"
+GENERATION_LENGTH = 6
+ID_LENGTH = GENERATION_LENGTH + 26  # 26 characters of base 32 carry 130 bits, 128 of them random
+ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
+MARK_MILLISECONDS = 5000  # how long an inbox's ticket may be on its way before another is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The right to append to, and to close, one batch that is being received."""
+
+    job_id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkState:
+    """One received chunk of a batch. `ok`, `failed` and `csv_bytes` are 0 until it is done."""
+
+    index: int
+    rows: int
+    done: bool
+    ok: int = 0
+    failed: int = 0
+    csv_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """The backlog and who works on it; moments in milliseconds by the store's clock."""
+
+    jobs: int
+    rows: int
+    oldest_created_at: int | None
+    workers_busy: int
+    workers_idle: int
+    now: int
+
+
+def job_key(job_id: str, part: str | None = None) -> str:
+    """The key of a job's record, or of one of its parts."""
+    return f"{PREFIX}job:{job_id}:{part}" if part else f"{PREFIX}job:{job_id}"
+
+
+def new_token() -> str:
+    """A proof of holding something: nobody else can guess it."""
+    return secrets.token_hex(8)
+
+
+def new_inbox_ticket_id() -> str:
+    """The id of a ticket for an inbox; while the ticket is on its way it is also the inbox's mark."""
+    return "inbox-" + secrets.token_hex(8)
+
+
+class Store:
+    """What the API asks of the store. Every method may raise StoreAway or StoreFull."""
+
+    def __init__(self, client: redis.Redis, limits: Limits) -> None:
+        self._client = client
+        self._scripts = Scripts(client, limits)
+        self._generation: str | None = None
+
+    # Accepting
+
+    def open_batch(self, tenant: str, form: str, model: ModelVersion, layout: Layout) -> Upload:
+        """Creates the record of a batch whose body is still arriving."""
+        token = new_token()
+        job_id = self._accept("open", tenant, form, *_named(model), layout.to_json(), token)[0]
+        return Upload(job_id, token)
+
+    def append(self, upload: Upload, index: int, blob: bytes, rows: int) -> list[Ticket]:
+        """Adds one chunk; the same index twice changes nothing. Returns the tickets to put.
+
+        Raises UploadRefused when the job was canceled, deleted or taken back meanwhile.
+        """
+        answer = self._scripts.call("append", upload.job_id, upload.token, index, rows, blob, secrets.token_hex(4))
+        reason, *ticket_ids = _texts(answer)
+        _check_upload(upload, reason)
+        return [job_ticket(ticket_id) for ticket_id in ticket_ids]
+
+    def renew_upload(self, upload: Upload) -> None:
+        """Moves the deadline of an upload that is slow but alive. Raises UploadRefused."""
+        _check_upload(upload, text(self._scripts.call("renew_upload", upload.job_id, upload.token)))
+
+    def close(self, upload: Upload, chunks: int) -> Job:
+        """Closes an upload of so many chunks: from here on the job is accepted. Raises UploadRefused."""
+        _check_upload(upload, text(self._scripts.call("close", upload.job_id, upload.token, chunks)))
+        return self._read(upload.job_id)
+
+    def take_back(self, upload: Upload) -> None:
+        """Erases a batch whose upload failed. One that was canceled, deleted or closed meanwhile is left alone."""
+        self._scripts.call("take_back", upload.job_id, upload.token)
+
+    def accept_single(self, tenant: str, model: ModelVersion, input_json: str) -> tuple[Job, list[Ticket]]:
+        """Accepts a single prediction; returns the job and the tickets to put."""
+        ticket_id = new_inbox_ticket_id()
+        job_id, answer = self._accept("accept_single", tenant, *_named(model), input_json, ticket_id, MARK_MILLISECONDS)
+        tickets = [] if answer == "ok" else [inbox_ticket(ticket_id, model.key, front=answer == "front")]
+        return self._read(job_id), tickets
+
+    def _accept(self, script: str, *arguments: str | int) -> tuple[str, str]:
+        """Makes an id of the store's present generation and runs an accepting script with it."""
+        while True:
+            generation = self._generation or self._read_generation()
+            job_id = generation + _random_id()
+            answer = text(self._scripts.call(script, job_id, generation, *arguments))
+            if answer != "generation":
+                return job_id, answer
+            self._generation = None  # the store has begun another life since we asked
+
+    def _read_generation(self) -> str:
+        """The store's generation, begun here if it has none yet."""
+        with translated():
+            self._client.set(GENERATION, _random_id()[:GENERATION_LENGTH], nx=True)
+            generation = text(self._client.get(GENERATION))
+        self._generation = generation
+        return generation
+
+    # Looking
+
+    def find(self, job_id: str, tenant: str) -> Job:
+        """The job. Raises UnknownJob (another tenant's as well) or JobGone."""
+        if not looks_like_id(job_id):
+            raise UnknownJob(job_id)
+        with translated(), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(job_key(job_id))
+            pipeline.get(f"{PREFIX}tombstone:{job_id}")
+            pipeline.get(GENERATION)
+            record, tombstone, generation = pipeline.execute()
+        if record:
+            job = read_record(job_id, _fields(record))
+            if job.tenant == tenant:
+                return job
+            raise UnknownJob(job_id)
+        if tombstone:
+            reason, at, owner = text(tombstone).split(" ", 2)
+            if owner == tenant:
+                raise JobGone(job_id, reason, int(at))
+        elif generation and not job_id.startswith(text(generation)):
+            raise JobGone(job_id, "job_lost", None)
+        raise UnknownJob(job_id)
+
+    def jobs(
+        self, tenant: str, status: Status | None, model: str | None, limit: int, cursor: str | None
+    ) -> tuple[list[Job], str | None]:
+        """The tenant's jobs, newest first, and the cursor of the next page. Raises ValueError for a bad cursor."""
+        before = _read_cursor(cursor) if cursor else None
+        found: list[Job] = []
+        while True:
+            page = self._page(tenant, before, most=max(limit, 100))
+            for created_at, job_id, job in page:
+                before = (created_at, job_id)
+                if job and status in (None, job.status) and model in (None, job.model.name):
+                    found.append(job)
+                    if len(found) == limit:
+                        return found, _write_cursor(before)
+            if not page:
+                return found, None
+
+    def _page(self, tenant: str, before: tuple[int, str] | None, most: int) -> list[tuple[int, str, Job | None]]:
+        """Up to `most` jobs of both kinds that come after the cursor, newest first; None is one that is gone."""
+        bound = before[0] if before else "+inf"
+        with translated(), self._client.pipeline(transaction=False) as pipeline:
+            for kind in ("batch", "single"):
+                key = f"{PREFIX}jobs:{tenant}:{kind}"
+                # Jobs of the cursor's own millisecond may be on both sides of it, so they are read again.
+                pipeline.zrevrangebyscore(key, bound, "-inf", start=0, num=most, withscores=True)
+                if before:
+                    pipeline.zrangebyscore(key, before[0], before[0], withscores=True)
+            listed = {(int(at), text(job_id)) for entries in pipeline.execute() for job_id, at in entries}
+        order = sorted((entry for entry in listed if before is None or entry < before), reverse=True)[:most]
+        with translated(), self._client.pipeline(transaction=False) as pipeline:
+            for _, job_id in order:
+                pipeline.hgetall(job_key(job_id))
+            records = pipeline.execute()
+        return [
+            (at, job_id, read_record(job_id, _fields(record)) if record else None)
+            for (at, job_id), record in zip(order, records, strict=True)
+        ]
+
+    def ahead(self, job: Job) -> tuple[int, int]:
+        """How many unended jobs were accepted before this one, and how many rows they still have."""
+        jobs, rows, _, _ = self._scripts.call("ahead", job.created_at)
+        return int(jobs), int(rows)
+
+    def queue_state(self) -> QueueState:
+        """The whole backlog, and the live workers."""
+        jobs, rows, oldest, now = self._scripts.call("ahead", "+inf")
+        with translated():
+            workers = [text(name) for name in self._client.zrange(PREFIX + "workers", 0, -1)]
+            states = self._client.mget([f"{PREFIX}worker:{name}" for name in workers]) if workers else []
+        return QueueState(
+            jobs=int(jobs),
+            rows=int(rows),
+            oldest_created_at=int(oldest) if oldest else None,
+            workers_busy=states.count(b"busy"),
+            workers_idle=states.count(b"idle"),
+            now=int(now),
+        )
+
+    def ping(self) -> None:
+        """Returns when the store answers."""
+        with translated():
+            self._client.ping()
+
+    # Ending
+
+    def cancel(self, job_id: str, tenant: str) -> Job:
+        """Stops a job. Raises MoveRefused when it succeeded or failed, UnknownJob or JobGone."""
+        self.find(job_id, tenant)
+        answer = text(self._scripts.call("cancel", job_id, tenant))
+        if answer not in ("ok", "unknown"):
+            raise MoveRefused(job_id, Status(answer), Status.CANCELED)
+        return self.find(job_id, tenant)
+
+    def delete(self, job_id: str, tenant: str) -> None:
+        """Erases a job's input and results now. Raises UnknownJob or JobGone."""
+        self.find(job_id, tenant)
+        self._scripts.call("delete", job_id, tenant)
+
+    # Bytes
+
+    def chunks(self, job: Job) -> list[ChunkState]:
+        """Every received chunk of a batch, in input order."""
+        with translated(), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(job_key(job.id, "rows"))
+            pipeline.hgetall(job_key(job.id, "done"))
+            rows, done = pipeline.execute()
+        outcomes = {int(index): [int(number) for number in counts.split()] for index, counts in done.items()}
+        return [
+            ChunkState(index, int(rows[field]), index in outcomes, *outcomes.get(index, ()))
+            for index, field in sorted((int(field), field) for field in rows)
+        ]
+
+    def result(self, job_id: str, index: int) -> bytes | None:
+        """The compressed CSV records of a chunk that is done; None when they are gone."""
+        return self._part(job_id, "results", index)
+
+    def failures(self, job_id: str, index: int) -> bytes | None:
+        """The failed rows of a chunk that is done (jobs.codec.chunk); None when it has none."""
+        return self._part(job_id, "failures", index)
+
+    def input(self, job_id: str, index: int) -> bytes | None:
+        """The compressed input of a chunk that is not done, or of any chunk that came as JSON."""
+        return self._part(job_id, "inputs", index)
+
+    def _part(self, job_id: str, part: str, index: int) -> bytes | None:
+        with translated():
+            return cast(bytes | None, self._client.hget(job_key(job_id, part), str(index)))
+
+    def _read(self, job_id: str) -> Job:
+        with translated():
+            record = self._client.hgetall(job_key(job_id))
+        if not record:
+            raise JobGone(job_id, "job_deleted", None)
+        return read_record(job_id, _fields(record))
+
+
+def looks_like_id(text: str) -> bool:
+    """Whether a job could have this id; what comes from outside is checked before it becomes part of a key."""
+    return len(text) == ID_LENGTH and ID_ALPHABET.issuperset(text)
+
+
+def _random_id() -> str:
+    return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
+
+
+def _named(model: ModelVersion) -> tuple[str, str, str, str]:
+    return model.name, model.version, model.sha256, model.key
+
+
+def _check_upload(upload: Upload, reason: str) -> None:
+    if reason != "ok":
+        raise UploadRefused(upload.job_id, reason)
+
+
+def _write_cursor(before: tuple[int, str]) -> str:
+    return f"{before[0]}-{before[1]}"
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    at, _, job_id = cursor.partition("-")
+    if not at.isascii() or not at.isdigit() or len(at) > 15 or not looks_like_id(job_id):
+        raise ValueError("the cursor is not one that this server gave out")
+    return int(at), job_id
+
+
+def text(value: Any) -> str:  # noqa: ANN401 - the client library says so too
+    """What the store holds as bytes, as text."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _texts(values: Iterable[bytes]) -> list[str]:
+    return [text(value) for value in values]
+
+
+def _fields(record: Mapping[Any, Any]) -> dict[str, str]:
+    return {text(name): text(value) for name, value in record.items()}

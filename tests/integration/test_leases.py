@@ -1,0 +1,364 @@
+"""The rules of leases, commits, slots, inboxes and the sweep, in the scripts themselves."""
+
+import pytest
+
+from jobs.leases import SingleResult
+
+KEY = "housing@1:abababababab"
+
+
+def waiting(bench, upload):
+    return [int(index) for index in bench.client.lrange(f"qc:job:{upload.job_id}:waiting", 0, -1)]
+
+
+def test_chunks_are_leased_in_order_each_once(bench):
+    upload = bench.batch(chunks=3)
+    indexes = [bench.lease(upload.job_id).lease.index for _ in range(3)]
+    assert indexes == ["0", "1", "2"]
+    assert bench.lease(upload.job_id) is None
+
+
+def test_first_lease_starts_the_job(bench):
+    upload = bench.batch()
+    assert bench.find(upload.job_id).started_at is None
+    bench.lease(upload.job_id)
+    job = bench.find(upload.job_id)
+    assert job.status == "running"
+    assert job.started_at >= job.created_at
+
+
+def test_work_starts_while_the_body_arrives_and_does_not_end_the_job(bench):
+    upload = bench.batch(chunks=1, close=False)
+    bench.commit(bench.lease(upload.job_id))
+    assert bench.find(upload.job_id).status == "receiving"
+    assert bench.store.close(upload, 1).status == "succeeded"
+
+
+def test_close_of_a_batch_that_is_being_worked_on_makes_it_running(bench):
+    upload = bench.batch(chunks=1, close=False)
+    bench.lease(upload.job_id)
+    assert bench.store.close(upload, 1).status == "running"
+
+
+def test_last_commit_ends_the_job_with_exact_counters(bench):
+    upload = bench.batch(chunks=2, rows=3)
+    first, second = bench.lease(upload.job_id), bench.lease(upload.job_id)
+    assert bench.commit(second, failed=1)
+    assert bench.find(upload.job_id).prefix == 0
+    assert bench.commit(first)
+    job = bench.find(upload.job_id)
+    assert (job.status, job.rows_ok, job.rows_failed, job.rows_done, job.prefix) == ("succeeded", 5, 1, 6, 2)
+    assert job.ended_at >= job.started_at
+    assert job.expires_at == job.ended_at + 3600 * 1000
+
+
+def test_batch_without_a_prediction_has_failed(bench):
+    upload = bench.batch(chunks=1, rows=3)
+    bench.commit(bench.lease(upload.job_id), failed=3)
+    job = bench.find(upload.job_id)
+    assert (job.status, job.error_code) == ("failed", "all_rows_failed")
+
+
+def test_commit_twice_counts_once(bench):
+    upload = bench.batch(chunks=2, rows=3)
+    chunk = bench.lease(upload.job_id)
+    assert bench.commit(chunk)
+    assert bench.commit(chunk)
+    assert bench.find(upload.job_id).rows_ok == 3
+
+
+def test_commit_with_a_voided_token_is_refused(bench):
+    upload = bench.batch(chunks=1, rows=3)
+    late = bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.sweep()
+    anew = bench.lease(upload.job_id)
+    assert anew.lease.index == late.lease.index
+    assert not bench.commit(late, failed=3)
+    assert bench.find(upload.job_id).rows_done == 0
+    assert bench.commit(anew)
+    assert bench.find(upload.job_id).rows_ok == 3
+
+
+def test_passed_deadline_alone_voids_no_token(bench):
+    upload = bench.batch(chunks=1)
+    slow = bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.sweep()
+    assert waiting(bench, upload) == [0]
+    assert bench.commit(slow)
+    assert waiting(bench, upload) == []
+    assert bench.find(upload.job_id).status == "succeeded"
+
+
+def test_renewal_after_the_deadline_takes_the_chunk_back_from_the_waiting(bench):
+    upload = bench.batch(chunks=1)
+    slow = bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.sweep()
+    assert bench.leases.renew([slow.lease], 0, "nobody") == []
+    assert bench.lease(upload.job_id) is None
+    assert bench.commit(slow)
+
+
+def test_renewed_lease_is_not_swept(bench):
+    upload = bench.batch(chunks=1)
+    chunk = bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.leases.renew([chunk.lease], 0, "nobody")
+    bench.sweep()
+    assert waiting(bench, upload) == []
+
+
+def test_renewal_names_the_leases_that_are_lost(bench):
+    first, second = bench.batch(chunks=1), bench.batch(chunks=1)
+    kept, lost = bench.lease(first.job_id), bench.lease(second.job_id)
+    bench.store.cancel(second.job_id, "public")
+    assert bench.leases.renew([kept.lease, lost.lease], 0, "nobody") == [lost.lease]
+
+
+def test_chunk_of_a_dead_worker_goes_to_the_front(bench):
+    upload = bench.batch(chunks=3)
+    bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.sweep()
+    assert waiting(bench, upload) == [0, 1, 2]
+
+
+def test_chunk_handed_back_goes_to_the_front_and_status_stays(bench):
+    upload = bench.batch(chunks=3)
+    chunk = bench.lease(upload.job_id)
+    bench.leases.give_back([chunk.lease], counted=False)
+    assert waiting(bench, upload) == [0, 1, 2]
+    assert bench.find(upload.job_id).status == "running"
+    assert bench.lease(upload.job_id).crashes == 0
+
+
+def test_only_a_death_of_the_predictor_counts_against_a_chunk(bench):
+    upload = bench.batch(chunks=1)
+    for expected in (0, 1, 2):
+        chunk = bench.lease(upload.job_id)
+        assert chunk.crashes == expected
+        bench.leases.give_back([chunk.lease], counted=True)
+
+
+def test_handing_back_needs_the_token(bench):
+    upload = bench.batch(chunks=1)
+    late = bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.sweep()
+    bench.lease(upload.job_id)
+    bench.leases.give_back([late.lease], counted=True)
+    assert waiting(bench, upload) == []
+
+
+def test_sweep_after_a_long_silence_extends_instead_of_collecting(bench):
+    upload = bench.batch(chunks=1)
+    bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.client.set("qc:swept", bench.now() - 6000)  # more than half a lease of ten seconds
+    bench.leases.sweep(0)
+    assert waiting(bench, upload) == []
+    assert bench.client.zscore("qc:leases", f"{upload.job_id} 0") > bench.now()
+
+
+def test_two_sweeps_in_a_moment_are_one(bench):
+    upload = bench.batch(chunks=1)
+    bench.lease(upload.job_id)
+    bench.client.set("qc:swept", bench.now())
+    bench.let_leases_lapse()
+    assert bench.leases.sweep(2) == []
+    assert waiting(bench, upload) == []
+
+
+def test_slots_are_as_many_as_waiting_chunks_or_live_workers(bench):
+    bench.announce("w1")
+    bench.announce("w2")
+    upload = bench.open()
+    tickets = [ticket for index in range(5) for ticket in bench.store.append(upload, index, b"blob", 1)]
+    assert [ticket.arguments for ticket in tickets] == [(upload.job_id, 0), (upload.job_id, 1)]
+
+
+def test_ticket_that_owns_its_slot_queues_itself_again(bench):
+    upload = bench.open()
+    (ticket,) = bench.store.append(upload, 0, b"blob", 1)
+    following = bench.leases.hand_on_slot(upload.job_id, 0, ticket.id, front=False)
+    assert following.arguments == (upload.job_id, 0)
+    assert following.id != ticket.id
+    assert bench.leases.hand_on_slot(upload.job_id, 0, ticket.id, front=False) is None
+
+
+def test_slot_is_freed_when_nothing_waits(bench):
+    upload = bench.open()
+    (ticket,) = bench.store.append(upload, 0, b"blob", 1)
+    bench.lease(upload.job_id)
+    assert bench.leases.hand_on_slot(upload.job_id, 0, ticket.id, front=False) is None
+    assert len(bench.store.append(upload, 1, b"blob", 1)) == 1
+
+
+def test_lost_ticket_is_replaced_by_the_sweep(bench):
+    bench.announce()
+    upload = bench.open()
+    (lost,) = bench.store.append(upload, 0, b"blob", 1)
+    age_slots(bench, upload)
+    (ticket,) = bench.sweep()
+    assert ticket.arguments == (upload.job_id, 0)
+    assert ticket.front
+    assert ticket.id != lost.id
+
+
+def test_ticket_that_waits_in_the_queue_is_not_replaced(bench):
+    bench.announce()
+    upload = bench.open()
+    bench.tickets.put(bench.store.append(upload, 0, b"blob", 1))
+    age_slots(bench, upload)
+    assert bench.sweep() == []
+
+
+def test_slot_at_work_is_not_freed(bench):
+    bench.announce()
+    upload = bench.batch(chunks=0, close=False)
+    (ticket,) = bench.store.append(upload, 0, b"blob", 1)
+    bench.store.append(upload, 1, b"blob", 1)
+    chunk = bench.leases.lease(upload.job_id, 0, ticket.id)
+    age_slots(bench, upload)
+    bench.leases.renew([chunk.lease], 0, ticket.id)
+    assert bench.sweep() == []
+
+
+def age_slots(bench, upload):
+    key = f"qc:job:{upload.job_id}:slots"
+    for slot, held in bench.client.hgetall(key).items():
+        bench.client.hset(key, slot, held.split()[0] + b" 1")
+
+
+def test_first_single_asks_for_a_ticket_and_the_next_does_not(bench):
+    _, tickets = bench.single()
+    assert [ticket.arguments for ticket in tickets] == [(KEY,)]
+    assert bench.single()[1] == []
+
+
+def test_ticket_of_an_inbox_goes_to_the_front_unless_no_batch_had_its_turn(bench):
+    _, (first,) = bench.single()
+    assert first.front
+    bench.leases.lease_singles([KEY], 10, first.id)
+    assert not bench.leases.keep_inbox(KEY, first.id)
+    _, (second,) = bench.single()
+    assert not second.front
+    bench.leases.lease_singles([KEY], 10, second.id)
+    bench.leases.keep_inbox(KEY, second.id)
+    bench.lease(bench.batch().job_id)
+    _, (third,) = bench.single()
+    assert third.front
+
+
+def test_inbox_ends_only_when_it_is_empty(bench):
+    _, (ticket,) = bench.single()
+    assert bench.leases.keep_inbox(KEY, ticket.id)
+    bench.leases.lease_singles([KEY], 10, ticket.id)
+    assert not bench.leases.keep_inbox(KEY, ticket.id)
+    assert len(bench.single()[1]) == 1
+
+
+def test_inbox_is_handed_on_while_something_waits(bench):
+    _, (ticket,) = bench.single()
+    following = bench.leases.hand_on_inbox(KEY, ticket.id, front=False)
+    assert following.arguments == (KEY,)
+    assert bench.leases.hand_on_inbox(KEY, ticket.id, front=False) is None
+    assert bench.single()[1] == []
+
+
+def test_singles_are_leased_together_and_end_one_by_one(bench):
+    jobs = [bench.single(f'{{"RM":"{number}"}}')[0] for number in range(3)]
+    singles = bench.leases.lease_singles([KEY], 10, "t")
+    assert list(singles.inputs) == [job.id for job in jobs]
+    assert bench.find(jobs[0].id).status == "running"
+    bench.leases.commit_singles(
+        singles.token,
+        {
+            jobs[0].id: SingleResult('{"prediction":1}'),
+            jobs[1].id: SingleResult(None, "model_error", "the model raised ValueError"),
+        },
+    )
+    first, second, third = (bench.find(job.id) for job in jobs)
+    assert (first.status, first.result, first.rows_ok) == ("succeeded", '{"prediction":1}', 1)
+    assert (second.status, second.error_code, second.rows_failed) == ("failed", "model_error", 1)
+    assert third.status == "running"
+
+
+def test_single_of_a_dead_worker_is_predicted_by_another(bench):
+    job, _ = bench.single()
+    late = bench.leases.lease_singles([KEY], 10, "t")
+    bench.let_leases_lapse()
+    bench.announce()
+    bench.client.delete(f"qc:inbox:{KEY}:mark")
+    tickets = bench.sweep()
+    assert [ticket.arguments for ticket in tickets] == [(KEY,)]
+    anew = bench.leases.lease_singles([KEY], 10, "t")
+    bench.leases.commit_singles(late.token, {job.id: SingleResult('{"prediction":"late"}')})
+    assert bench.find(job.id).status == "running"
+    bench.leases.commit_singles(anew.token, {job.id: SingleResult('{"prediction":"anew"}')})
+    assert bench.find(job.id).result == '{"prediction":"anew"}'
+
+
+def test_single_handed_back_is_predicted_next(bench):
+    job, _ = bench.single()
+    bench.single()
+    singles = bench.leases.lease_singles([KEY], 1, "t")
+    bench.leases.give_back(singles.leases, counted=False)
+    assert list(bench.leases.lease_singles([KEY], 1, "t").inputs) == [job.id]
+
+
+def test_lost_ticket_of_an_inbox_is_replaced_by_the_sweep(bench):
+    bench.single()
+    bench.announce()
+    bench.client.delete(f"qc:inbox:{KEY}:mark")
+    assert [ticket.arguments for ticket in bench.sweep()] == [(KEY,)]
+    assert bench.sweep() == []
+
+
+@pytest.mark.parametrize("kind", ["batch", "single"])
+def test_job_whose_model_nobody_has_fails_only_after_the_wait(bench_with, kind):
+    bench = bench_with(version_wait_seconds=30)
+    job_id = bench.batch().job_id if kind == "batch" else bench.single()[0].id
+    bench.announce(keys=["iris@1:000000000000"])
+    bench.sweep()
+    assert bench.find(job_id).status == "queued"
+    bench.client.set(f"qc:unserved:{KEY}", bench.now() - 31_000)
+    bench.sweep()
+    job = bench.find(job_id)
+    assert (job.status, job.error_code) == ("failed", "model_unavailable")
+
+
+def test_version_that_is_served_again_starts_the_wait_anew(bench):
+    upload = bench.batch()
+    bench.sweep()
+    bench.client.set(f"qc:unserved:{KEY}", 1)
+    bench.announce()
+    bench.sweep()
+    assert bench.find(upload.job_id).status == "queued"
+    assert bench.client.get(f"qc:unserved:{KEY}") is None
+
+
+@pytest.mark.parametrize("kind", ["batch", "single"])
+def test_job_that_is_too_old_fails(bench, kind):
+    job_id = bench.batch().job_id if kind == "batch" else bench.single()[0].id
+    bench.announce()
+    bench.client.hset(f"qc:job:{job_id}", "created_at", 1)
+    bench.client.zadd("qc:batches" if kind == "batch" else "qc:singles", {job_id: 1})
+    bench.sweep()
+    job = bench.find(job_id)
+    assert (job.status, job.error_code) == ("failed", "deadline_exceeded")
+
+
+def test_nothing_is_left_in_the_lists_of_work_when_all_has_ended(bench):
+    upload = bench.batch(chunks=2)
+    for _ in range(2):
+        bench.commit(bench.lease(upload.job_id))
+    job, (ticket,) = bench.single()
+    singles = bench.leases.lease_singles([KEY], 10, ticket.id)
+    bench.leases.commit_singles(singles.token, {job.id: SingleResult('{"prediction":1}')})
+    bench.leases.keep_inbox(KEY, ticket.id)
+    bench.store.cancel(bench.batch().job_id, "public")
+    for key in ("qc:leases", "qc:batches", "qc:singles", "qc:receiving", "qc:inboxes"):
+        assert not bench.client.exists(key), key
