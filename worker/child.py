@@ -1,0 +1,167 @@
+"""The parent's side of the predictor: starts it, asks it, notices its death, and never blocks on it."""
+
+import logging
+import os
+import selectors
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker.frames import BrokenFrame, Frame, Frames, pack
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+STOP_SECONDS = 1.0  # how long a stopped chunk may take to end before the predictor is killed
+_PIECE_BYTES = 1 << 20
+# What the predictor needs of the environment, and no more: no address of a store, no key.
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
+
+
+class ChildDied(Exception):
+    """Raised when the predictor went away before it answered."""
+
+
+@dataclass(slots=True)
+class _Running:
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    frames: Frames = field(default_factory=Frames)
+    unsent: bytearray = field(default_factory=bytearray)
+    answers: dict[int, Frame] = field(default_factory=dict)
+
+
+class Child:
+    """One predictor at a time; a new one is started when it is asked and none runs."""
+
+    def __init__(self, models_path: Path, scrubbed: dict[str, str]) -> None:
+        self._models_path = models_path
+        self._environment = scrubbed
+        self._running: _Running | None = None
+        self._number = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now."""
+        return self._running.process.pid if self._running else None
+
+    def start(self) -> None:
+        """Starts the predictor unless it runs; it is ready some time later, and what is asked meanwhile waits."""
+        if self._running:
+            return
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "worker.predictor"]
+            process = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(os.getpid()), str(self._models_path)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                env=self._environment,
+                cwd=Path(__file__).resolve().parent.parent,
+            )
+        ours.setblocking(False)
+        self._running = _Running(process, ours)
+
+    def kill(self) -> None:
+        """Ends the predictor at once."""
+        if self._running:
+            running, self._running = self._running, None
+            running.channel.close()
+            running.process.kill()
+            running.process.wait()
+
+    def ask(self, frame: Frame, tick: Callable[[], None], progress: Callable[[], None] | None = None) -> Frame:
+        """Asks, and waits for the answer. `tick` is called about every TICK_SECONDS, `progress` after each sub-block.
+
+        Either may ask in between, and either may raise: then the question is left behind, see `stop`.
+        Raises ChildDied.
+        """
+        self.start()
+        self._number += 1
+        number = self._number
+        self._send(Frame({**frame.head, "number": number}, frame.bodies))
+        asked = self._running
+        try:
+            while number not in self._present().answers:
+                progressed = self._exchange(number)
+                tick()
+                if progressed and progress:
+                    progress()
+                if self._running is not asked:  # it died over something else, and another was started for that
+                    raise ChildDied
+            return self._present().answers.pop(number)
+        except ChildDied:
+            raise
+        except BaseException:
+            self.stop(number)
+            raise
+
+    def stop(self, number: int) -> None:
+        """Gives up a question: the predictor is asked to leave it, and killed when it does not within STOP_SECONDS."""
+        try:
+            self._send(Frame({"do": "stop", "number": number}))
+            for _ in range(int(STOP_SECONDS / TICK_SECONDS)):
+                if number in self._present().answers:
+                    del self._present().answers[number]
+                    return
+                self._exchange(number)
+        except ChildDied:
+            return
+        self.kill()
+
+    def _present(self) -> _Running:
+        if self._running is None:
+            raise ChildDied
+        return self._running
+
+    def _send(self, frame: Frame) -> None:
+        self._present().unsent += pack(frame)
+
+    def _exchange(self, number: int) -> bool:
+        """Sends and receives what can be at this moment, waits a tick at most. True when chunk `number` progressed."""
+        running = self._present()
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if running.unsent else 0)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(running.channel, wanted)
+                ready = selector.select(TICK_SECONDS)
+            for _, events in ready:
+                if events & selectors.EVENT_WRITE:
+                    del running.unsent[: running.channel.send(running.unsent[:_PIECE_BYTES])]
+                if events & selectors.EVENT_READ:
+                    return self._receive(running, number)
+        except (OSError, BrokenFrame) as error:
+            self._bury(error)
+        return False
+
+    def _receive(self, running: _Running, number: int) -> bool:
+        piece = running.channel.recv(_PIECE_BYTES)
+        if not piece:
+            raise ConnectionError("the predictor closed its end")
+        progressed = False
+        for frame in running.frames.feed(piece):
+            if frame.head["is"] == "progress":
+                progressed = progressed or frame.head["number"] == number
+            else:
+                running.answers[frame.head["number"]] = frame
+        return progressed
+
+    def _bury(self, error: Exception) -> None:
+        running = self._present()
+        self.kill()
+        log.warning("the predictor died (%s): exit status %s", error, running.process.returncode)
+        raise ChildDied from error
+
+
+def scrub(environment: dict[str, str]) -> dict[str, str]:
+    """The predictor's environment: what it needs of ours, and one thread for each numeric library.
+
+    Several workers share a machine, so threads inside each would only get in each other's way; and OpenMP's do not
+    survive a fork.
+    """
+    passed = {name: environment[name] for name in _PASSED_ON if name in environment}
+    return {**passed, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

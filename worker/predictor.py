@@ -1,0 +1,173 @@
+"""The predictor: the child process that holds the models and nothing else. Bytes in, bytes out.
+
+Started by its parent as `python -m worker.predictor <descriptor> <parent's pid> <models path>`, with a scrubbed
+environment. It may leak, hang, crash or be killed: the parent notices and goes on.
+
+| asked | bodies | answered | bodies |
+| --- | --- | --- | --- |
+| `chunk`: number, model, layout, rows, verdict | compressed chunk | `progress`: rows | |
+| | | `chunk`: ok, failed, csv_bytes, has_surplus | compressed records, failures or nothing |
+| `singles`: number, model | JSON list of inputs | `singles` | JSON list of outcomes |
+| `stop`: number | | `stopped`, for the chunk of that number | |
+| | | `refused`: code, message, when the model cannot be loaded | |
+
+A `verdict` is the error that every row gets instead of being predicted. Between two sub-blocks of a chunk it looks
+whether something else was asked: `singles` are done at once, `stop` ends the chunk.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jobs.codec import json_text
+from jobs.codec.chunk import compress, decompress, pack_failures
+from jobs.codec.layout import Layout
+from models.predictor import CannotLoad, Predictor, load
+from models.rows import RowError, arrange, read_row
+from worker.frames import Frame, Frames, pack
+from worker.scoring import RecordCountDiffers, Scored, condemn, score, single_outcome
+
+_PIECE_BYTES = 1 << 20
+_PR_SET_PDEATHSIG = 1
+
+
+class Stopped(Exception):
+    """Raised inside a chunk when the parent does not want it any more."""
+
+
+class ParentGone(Exception):
+    """Raised when the parent has closed its end."""
+
+
+class Serving:
+    """Answers one parent until it goes away."""
+
+    def __init__(self, channel: socket.socket, models_path: Path) -> None:
+        self._channel = channel
+        self._frames = Frames()
+        self._asked: deque[Frame] = deque()
+        self._models_path = models_path
+        self._load = lru_cache(maxsize=32)(self._load_anew)
+
+    def run(self) -> None:
+        """Answers frame after frame."""
+        while True:
+            while not self._asked:
+                self._receive()
+            self._answer(self._asked.popleft())
+
+    def _receive(self) -> None:
+        piece = self._channel.recv(_PIECE_BYTES)
+        if not piece:
+            raise ParentGone
+        self._asked.extend(self._frames.feed(piece))
+
+    def _answer(self, frame: Frame) -> None:
+        number = frame.head["number"]
+        try:
+            if frame.head["do"] == "chunk":
+                self._answer_chunk(number, frame)
+            elif frame.head["do"] == "singles":
+                self._answer_singles(number, frame)
+            # A `stop` for a chunk that is done already has nothing to stop.
+        except CannotLoad as error:
+            self._say(Frame({"is": "refused", "number": number, "code": error.code, "message": str(error)}))
+        except RecordCountDiffers as error:
+            self._say(Frame({"is": "refused", "number": number, "code": "record_count_differs", "message": str(error)}))
+        except Stopped:
+            self._say(Frame({"is": "stopped", "number": number}))
+
+    def _answer_chunk(self, number: int, frame: Frame) -> None:
+        layout = _read_layout(frame.head["layout"])
+        predictor = self._load(*frame.head["model"])
+        chunk, rows = decompress(frame.bodies[0]), frame.head["rows"]
+        if frame.head.get("verdict"):
+            scored = condemn(chunk, rows, layout, predictor.manifest, RowError(*frame.head["verdict"]))
+        else:
+            scored = score(chunk, rows, layout, predictor, lambda done: self._between(number, done))
+        self._say(_chunk_frame(number, scored))
+
+    def _between(self, number: int, rows_done: int) -> None:
+        self._say(Frame({"is": "progress", "number": number, "rows": rows_done}))
+        while select.select([self._channel], [], [], 0)[0]:
+            self._receive()
+        for _ in range(len(self._asked)):
+            frame = self._asked.popleft()
+            if frame.head["do"] == "singles":
+                self._answer(frame)
+            elif frame.head["do"] == "stop" and frame.head["number"] == number:
+                raise Stopped
+            else:
+                self._asked.append(frame)
+
+    def _answer_singles(self, number: int, frame: Frame) -> None:
+        predictor = self._load(*frame.head["model"])
+        manifest = predictor.manifest
+        rows = [_read_single(text, predictor) for text in json.loads(frame.bodies[0])]
+        predicted = iter(predictor.predict([row for row in rows if not isinstance(row, RowError)]))
+        outcomes = [row if isinstance(row, RowError) else next(predicted) for row in rows]
+        body = json.dumps([single_outcome(outcome, manifest) for outcome in outcomes], allow_nan=False)
+        self._say(Frame({"is": "singles", "number": number}, (body.encode(),)))
+
+    def _load_anew(self, name: str, version: str, sha256: str) -> Predictor:
+        return load(self._models_path, name, version, sha256)
+
+    def _say(self, frame: Frame) -> None:
+        self._channel.sendall(pack(frame))
+
+
+@lru_cache(maxsize=32)
+def _read_layout(text: str) -> Layout:
+    return Layout.from_json(text)
+
+
+def _read_single(text: str, predictor: Predictor) -> Any:  # noqa: ANN401 - a row, or the RowError that it is
+    try:
+        return read_row(arrange(json_text.loads(text), predictor.manifest), predictor.manifest)
+    except RowError as error:
+        return error
+
+
+def _chunk_frame(number: int, scored: Scored) -> Frame:
+    head = {
+        "is": "chunk",
+        "number": number,
+        "ok": scored.ok,
+        "failed": len(scored.failures),
+        "csv_bytes": len(scored.records),
+        "has_surplus": scored.has_surplus,
+    }
+    failures = pack_failures(scored.failures) if scored.failures else b""
+    return Frame(head, (compress(scored.records), failures))
+
+
+def die_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when its parent dies; where that cannot be had, the closed channel ends it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we could ask
+            os._exit(1)
+
+
+def main() -> None:
+    """Serves the parent at the other end of the descriptor that was handed over."""
+    descriptor, parent, models_path = sys.argv[1:]
+    die_with_parent(int(parent))
+    for number in (signal.SIGTERM, signal.SIGINT):  # hosts signal every process; the parent decides for both
+        signal.signal(number, signal.SIG_IGN)
+    serving = Serving(socket.socket(fileno=int(descriptor)), Path(models_path))
+    with contextlib.suppress(ParentGone, ConnectionError):
+        serving.run()
+
+
+if __name__ == "__main__":
+    main()
