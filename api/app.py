@@ -1,0 +1,50 @@
+"""The web application: where its objects are built and its routes are put together."""
+
+import logging
+import re
+import uuid
+
+from flask import Flask, Response, g, request
+
+from api import health, jobs, models, predict, problems, results, submit
+from api.closing import Closing
+from api.context import EXTENSION, Api
+from jobs.connection import web_client
+from jobs.scripts import Limits
+from jobs.store import Store
+from jobs.tickets import TicketQueue
+from models.catalog import Catalog
+from settings import Settings, load
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application for these settings, or for those of the environment; connects to nothing yet."""
+    settings = settings or load()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    app = Flask(__name__, static_folder=None)
+    client = web_client(settings.redis_url, settings.redis_tls_verify)
+    app.extensions[EXTENSION] = Api(
+        settings=settings,
+        catalog=Catalog.read(settings.models_path, settings.default_model),
+        store=Store(client, Limits.of(settings)),
+        tickets=TicketQueue(client),
+    )
+    for routes in (submit, jobs, results, predict, models, health):
+        app.register_blueprint(routes.blueprint)
+    problems.register(app)
+    app.before_request(_take_request_id)
+    app.after_request(_give_request_id)
+    app.wsgi_app = Closing(app.wsgi_app, settings)  # type: ignore[method-assign] # Flask's own way to wrap an app
+    return app
+
+
+def _take_request_id() -> None:
+    sent = request.headers.get("X-Request-Id", "")
+    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+
+
+def _give_request_id(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.request_id
+    return response

@@ -1,0 +1,22 @@
+"""What a request's body says, once its coding and its charset are taken off."""
+
+from collections.abc import Iterator
+
+from flask import request
+
+from api.body import current_body
+from api.decoding import as_utf8, decompressed
+from api.problems import Problem
+
+
+def content(most: int, advice: str) -> Iterator[bytes]:
+    """The body as UTF-8, up to `most` bytes on the way and decompressed; `advice` is for those who send more."""
+    return as_utf8(uncoded(most, advice), request.mimetype_params.get("charset"))
+
+
+def uncoded(most: int, advice: str) -> Iterator[bytes]:
+    """The body's bytes without Content-Encoding, in whatever charset. Raises Problem."""
+    body = current_body()
+    if not body.announced:
+        raise Problem(411, "length_required", "The request says nothing of its body. Send a Content-Length and a body.")
+    return decompressed(body.pieces(most, advice), request.headers.get("Content-Encoding", ""), most, advice)

@@ -1,0 +1,47 @@
+"""What every view works with: built once by `create_app`, read by `current()`."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from jobs.errors import StoreAway, StoreFull
+from jobs.store import Store
+from jobs.tickets import Ticket, TicketQueue
+from models.catalog import Catalog
+from settings import Settings
+
+EXTENSION = "queuecast"
+ANONYMOUS = "public"  # the tenant of everyone who shows no key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Api:
+    """The objects of one web process."""
+
+    settings: Settings
+    catalog: Catalog
+    store: Store
+    tickets: TicketQueue
+
+
+def current() -> Api:
+    """The objects of the app that handles the current request."""
+    return cast(Api, current_app.extensions[EXTENSION])
+
+
+def tenant() -> str:
+    """Who the current request's jobs belong to."""
+    return ANONYMOUS
+
+
+def put_tickets(api: Api, tickets: Iterable[Ticket]) -> None:
+    """Puts the tickets of work that is stored already; one that gets lost is replaced by the sweep."""
+    try:
+        api.tickets.put(tickets)
+    except (StoreAway, StoreFull):
+        log.warning("a ticket could not be put; the sweep will replace it")

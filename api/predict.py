@@ -1,0 +1,65 @@
+"""`/predict`: one prediction, answered in place, through the queue all the same."""
+
+from flask import Blueprint, Response, request
+
+from api.answers import accepted, json_answer
+from api.context import current
+from api.problems import AWAY_SECONDS, Problem
+from api.single import accept_single, find_model, read_document
+from api.waiting import asked_wait, wait_for_end
+from jobs.codec.json_text import loads
+from jobs.record import Job
+from jobs.status import Status
+
+blueprint = Blueprint("predict", __name__)
+
+# A job that failed for the server's reasons; any other code is what the model made of the row.
+_OUR_FAULT = frozenset({"model_unavailable", "model_corrupt", "model_load_failed", "deadline_exceeded"})
+
+
+@blueprint.route("/predict", methods=["GET", "POST"])
+def predict() -> Response:
+    """One prediction now, or a job if it takes longer than the wait. `GET` is how the tutorial asks."""
+    wait = asked_wait(current().settings.predict_wait_seconds)
+    job = _accept()
+    if wait.seconds > 0:
+        job = wait_for_end(job.id, wait.seconds)
+    response = wait.note(_answer(job) if job.ended else accepted(job))
+    response.headers.update(_headers(job))
+    return response
+
+
+def _accept() -> Job:
+    if request.mimetype != "application/json":
+        detail = 'Only application/json is taken here, like {"input": …}. Send a CSV to POST /jobs.'
+        raise Problem(415, "unsupported_media_type", detail, headers={"Accept-Post": "application/json"})
+    document = read_document({"input", "inputs", "model"})
+    if "inputs" in document:  # a field that is known, but not here
+        raise Problem(422, "inputs_not_here", "One input is taken here. Send inputs to POST /jobs.")
+    if "input" not in document:
+        raise Problem(422, "missing_input", 'The body has no input. Send one like {"input": …}.')
+    return accept_single(find_model(document), document["input"])
+
+
+def _answer(job: Job) -> Response:
+    if job.status is Status.CANCELED:
+        detail = "The prediction was canceled. Ask again if that was not meant."
+        raise Problem(409, "job_canceled", detail, headers=_headers(job))
+    if job.status is Status.FAILED:
+        raise _failure(job)
+    result = loads(job.result or "{}")
+    answer = {"response": result.get("prediction")} if isinstance(result, dict) else {}
+    if request.args.get("probabilities") == "true" and isinstance(result, dict) and "probabilities" in result:
+        answer["probabilities"] = result["probabilities"]
+    return json_answer(answer)
+
+
+def _failure(job: Job) -> Problem:
+    code, message = job.error_code or "model_error", job.error_message or "the model made nothing of this input"
+    if code in _OUR_FAULT:
+        return Problem(503, code, message, headers=_headers(job) | {"Retry-After": str(AWAY_SECONDS)})
+    return Problem(422, code, message, headers=_headers(job))
+
+
+def _headers(job: Job) -> dict[str, str]:
+    return {"X-Job-Id": job.id, "X-Model": f"{job.model.name}@{job.model.version}"}

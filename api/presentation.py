@@ -1,0 +1,119 @@
+"""A job as clients see it."""
+
+import math
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from jobs.codec.json_text import loads
+from jobs.codec.layout import class_text, free_names
+from jobs.record import Job
+from jobs.status import Status
+from models.catalog import Catalog, UnknownModel
+
+LONGEST_RETRY_SECONDS = 30
+
+
+def present(job: Job, catalog: Catalog, ahead: tuple[int, int] | None) -> dict[str, object]:
+    """The job's JSON, as the HTTP contract has it."""
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "status": job.status.value,
+        "model": {"name": job.model.name, "version": job.model.version, "sha256": job.model.sha256},
+        "created_at": moment(job.created_at),
+        "started_at": _moment_or_none(job.started_at),
+        "ended_at": _moment_or_none(job.ended_at),
+        "expires_at": _moment_or_none(job.expires_at),
+        "progress": _progress(job),
+        "queue": None if ahead is None else {"position": ahead[0], "rows_ahead": ahead[1], "eta_seconds": None},
+        "output": {"columns": _columns(job, catalog), "bytes": _bytes(job)},
+        "result": None if job.result is None else loads(job.result),
+        "error": None if job.error_code is None else {"code": job.error_code, "message": job.error_message},
+        "links": _links(job),
+    }
+
+
+def retry_seconds(job: Job) -> int:
+    """After how many seconds it makes sense to look at an unended job again."""
+    eta = _eta_seconds(job)
+    return 1 if eta is None else min(max(math.ceil(eta), 1), LONGEST_RETRY_SECONDS)
+
+
+def moment(milliseconds: int) -> str:
+    """A moment as RFC 3339 in UTC with milliseconds."""
+    text = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _moment_or_none(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else moment(milliseconds)
+
+
+def _progress(job: Job) -> dict[str, object]:
+    rate, eta = _rows_per_second(job), _eta_seconds(job)
+    return {
+        "rows_total": job.rows_total,
+        "rows_received": job.rows_received,
+        "rows_done": job.rows_done,
+        "rows_ok": job.rows_ok,
+        "rows_failed": job.rows_failed,
+        "percent": _percent(job),
+        "rows_per_second": None if rate is None else round(rate, 1),
+        "eta_seconds": None if eta is None else round(eta, 1),
+    }
+
+
+def _percent(job: Job) -> float | None:
+    """Rounded down, so that 100 means all; and never 100 before the end."""
+    if not job.rows_total:
+        return None
+    percent = job.rows_done * 1000 // job.rows_total / 10
+    return percent if job.ended else min(percent, 99.9)
+
+
+def _rows_per_second(job: Job) -> float | None:
+    """This job's own pace so far."""
+    if job.started_at is None or not job.rows_done:
+        return None
+    # For display only, so the machine's clock will do; it may be behind the store's.
+    until = time.time() * 1000 if job.ended_at is None else job.ended_at
+    return job.rows_done * 1000 / max(until - job.started_at, 1)
+
+
+def _eta_seconds(job: Job) -> float | None:
+    rate = _rows_per_second(job)
+    if rate is None or job.rows_total is None or job.ended:
+        return None
+    return (job.rows_total - job.rows_done) / rate
+
+
+def _columns(job: Job, catalog: Catalog) -> list[str]:
+    if job.layout is not None:
+        return list(job.layout.output_columns)
+    sent = loads(job.input or "{}")
+    names = [str(name) for name in sent] if isinstance(sent, dict) else []
+    probabilities = [f"probability_{class_text(item)}" for item in _classes(job, catalog)]
+    return [*names, *free_names(["prediction", *probabilities, "error"], names)]
+
+
+def _classes(job: Job, catalog: Catalog) -> Sequence[str | int | float | bool]:
+    """The classes that have probabilities, none when the model has left the catalog meanwhile."""
+    try:
+        manifest = catalog.find(f"{job.model.name}@{job.model.version}")
+    except UnknownModel:
+        return ()
+    return (manifest.classes or ()) if manifest.has_probabilities else ()
+
+
+def _bytes(job: Job) -> int | None:
+    """The size of the results as CSV, once it is fixed and known without writing them."""
+    complete = job.status in (Status.SUCCEEDED, Status.FAILED) and not job.rows_unreached
+    if job.layout is None or not complete:
+        return None
+    return len(job.layout.header_line()) + job.csv_bytes
+
+
+def _links(job: Job) -> dict[str, object]:
+    own = f"/jobs/{job.id}"
+    return {"self": own, "results": f"{own}/results", "errors": f"{own}/errors", "cancel": f"{own}/cancel"}

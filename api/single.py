@@ -1,0 +1,65 @@
+"""One input: read from a JSON body, checked against the manifest, accepted."""
+
+from collections.abc import Collection, Mapping
+
+from flask import request
+
+from api.body import current_body
+from api.content import content
+from api.context import current, put_tickets, tenant
+from api.problems import Problem
+from jobs.codec.json_text import dumps, loads
+from jobs.record import Job, ModelVersion
+from models.catalog import Manifest
+from models.rows import arrange, read_row
+
+LARGER = "Send a larger batch to POST /jobs as application/x-ndjson or text/csv."
+
+
+def read_document(fields: Collection[str]) -> dict[str, object]:
+    """The JSON object in the body, which may have `fields` and no others; raises Problem or InvalidJson."""
+    if request.method != "POST" and not current_body().announced:
+        raise Problem(400, "empty_body", 'The request has no body. Send one like {"input": …}.')
+    document = loads(b"".join(content(current().settings.max_json_body_bytes, LARGER)))
+    if not isinstance(document, dict):
+        raise Problem(422, "not_an_object", 'The body is no JSON object. Send one like {"input": …}.')
+    unknown = [name for name in document if name not in fields]
+    if unknown:
+        detail = f"The body has fields that are not known here. Known are: {', '.join(sorted(fields))}."
+        raise Problem(422, "unknown_field", detail, errors=[{"field": name[:100]} for name in unknown])
+    return document
+
+
+def find_model(document: Mapping[str, object]) -> Manifest:
+    """The model that the query names, else the document, else the default. Raises UnknownModel."""
+    named = document.get("model")
+    if named is not None and not isinstance(named, str):
+        raise Problem(422, "invalid_model", "The field model is no text. Send a name, or name@version.")
+    return current().catalog.find(request.args.get("model") or named or None)
+
+
+def accept_single(manifest: Manifest, value: object) -> Job:
+    """Accepts one prediction. Raises RowError or Problem for an input that the manifest already refuses."""
+    sent = _named(value, manifest)
+    read_row([sent[name] for name in manifest.feature_names], manifest)
+    job, tickets = current().store.accept_single(tenant(), version_of(manifest), dumps(sent))
+    put_tickets(current(), tickets)
+    return job
+
+
+def version_of(manifest: Manifest) -> ModelVersion:
+    """What a job records of the model it was accepted for."""
+    return ModelVersion(manifest.name, manifest.version, manifest.sha256)
+
+
+def _named(value: object, manifest: Manifest) -> dict[str, object]:
+    """The input as an object: the features in the model's order, then what else it has."""
+    names = manifest.feature_names
+    if not isinstance(value, dict):
+        return dict(zip(names, arrange(value, manifest), strict=True))
+    missing = [name for name in names if name not in value]
+    if missing:
+        detail = f"The model needs values that are not in the input: {', '.join(missing[:10])}. Add them."
+        errors = [{"code": "missing_columns", "column": name} for name in missing]
+        raise Problem(422, "missing_columns", detail, errors=errors)
+    return {name: value[name] for name in names} | value

@@ -1,0 +1,188 @@
+"""`POST /jobs`: a single prediction or a batch, by what the body is."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from flask import Blueprint, Response, request
+
+from api.answers import accepted
+from api.body import current_body
+from api.content import content, uncoded
+from api.context import current
+from api.decoding import as_utf8
+from api.form import read_form
+from api.input_lines import InputLines
+from api.problems import Problem
+from api.single import LARGER, accept_single, find_model, read_document, version_of
+from api.upload import Uploader
+from jobs.codec.cells import split_cells, unquote
+from jobs.codec.layout import Layout, LayoutError, plan
+from jobs.record import Job
+from jobs.splitter import CsvSplitter, NdjsonSplitter, SplitError
+from models.catalog import Manifest
+
+blueprint = Blueprint("submit", __name__)
+
+SMALLER = "Send several smaller batches."
+MOST_LOOKED_AT_BYTES = 1024 * 1024  # of a file that is refused already
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
+Keep = Literal["all", "none"] | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a batch asks for beside its rows."""
+
+    manifest: Manifest
+    keep: Keep
+    delimiter: str
+
+    def plan_csv(self, splitter: CsvSplitter) -> Layout | None:
+        """The layout, once the header is there. Raises LayoutError."""
+        header = splitter.header
+        if header is None:
+            return None
+        return plan(
+            format="csv",
+            delimiter=self.delimiter,
+            line_end=header.line_end,
+            header=header.cells,
+            names=header.names,
+            features=self.manifest.feature_names,
+            classes=self.manifest.classes,
+            has_probabilities=self.manifest.has_probabilities,
+            keep=self.keep,
+        )
+
+    def plan_json(self, first: object) -> Layout:
+        """The layout of inputs of which this is the first: its keys that are no features are extra columns."""
+        names = list(self.manifest.feature_names)
+        if isinstance(first, Mapping):
+            names += [name for name in first if name not in names]
+        return plan(
+            format="json",
+            names=names,
+            features=self.manifest.feature_names,
+            classes=self.manifest.classes,
+            has_probabilities=self.manifest.has_probabilities,
+            keep=self.keep,
+        )
+
+
+@blueprint.post("/jobs")
+def submit() -> Response:
+    """Accepts what was sent, once all of it has arrived."""
+    accept = _ACCEPT.get(request.mimetype)
+    if accept is None:
+        taken = ", ".join(_ACCEPT)
+        detail = f"This Content-Type is not taken here. Send one of: {taken}."
+        raise Problem(415, "unsupported_media_type", detail, headers={"Accept-Post": taken})
+    return accepted(accept())
+
+
+def _accept_csv() -> Job:
+    return _send_csv(content(current().settings.max_body_bytes, SMALLER), _asked({}))
+
+
+def _accept_form() -> Job:
+    pieces = uncoded(current().settings.max_body_bytes, SMALLER)
+    form = read_form(pieces, request.mimetype_params.get("boundary"))
+    try:
+        return _send_csv(as_utf8(form.file, form.charset), _asked(form.fields))
+    except LayoutError:
+        # A model or delimiter that comes after the file is the likelier reason why the columns do not fit.
+        form.look_further(MOST_LOOKED_AT_BYTES)
+        raise
+
+
+def _accept_ndjson() -> Job:
+    asked, settings = _asked({}), current().settings
+    splitter = NdjsonSplitter(settings.max_record_bytes)
+
+    def find_layout() -> Layout | None:
+        return None if splitter.first is None else asked.plan_json(splitter.first)
+
+    uploader = Uploader(current(), "ndjson", version_of(asked.manifest), splitter, find_layout)
+    return _send(content(settings.max_body_bytes, SMALLER), splitter, uploader)
+
+
+def _accept_json() -> Job:
+    document = read_document({"input", "inputs", "model"})
+    manifest = find_model(document)
+    if ("input" in document) == ("inputs" in document):
+        detail = 'Send one of both: {"input": …} for one prediction or {"inputs": […]} for a batch.'
+        raise Problem(422, "input_or_inputs", detail)
+    if "inputs" in document:
+        return _send_inputs(document["inputs"], Asked(manifest, _keep(_option("keep", {})), ","))
+    if _option("keep", {}) is not None:
+        raise Problem(422, "keep_not_for_single", "A single prediction keeps all of its input. Leave keep out.")
+    return accept_single(manifest, document["input"])
+
+
+_ACCEPT = {
+    "text/csv": _accept_csv,
+    "multipart/form-data": _accept_form,
+    "application/x-ndjson": _accept_ndjson,
+    "application/json": _accept_json,
+}
+
+
+def _send_csv(pieces: Iterator[bytes], asked: Asked) -> Job:
+    settings = current().settings
+    splitter = CsvSplitter(asked.delimiter, settings.max_record_bytes, settings.max_columns)
+    model = version_of(asked.manifest)
+    uploader = Uploader(current(), "csv", model, splitter, lambda: asked.plan_csv(splitter))
+    return _send(pieces, splitter, uploader)
+
+
+def _send(pieces: Iterator[bytes], splitter: CsvSplitter | NdjsonSplitter, uploader: Uploader) -> Job:
+    """Sends the rows while they arrive; accepts the batch when they all have."""
+    current_body().while_waiting(uploader.keep_up)
+    with uploader:
+        try:
+            for piece in pieces:
+                splitter.feed(piece)
+                uploader.send()
+                uploader.keep_up()
+            splitter.finish()
+        except SplitError:
+            # A header that does not fit is said first, however far the body had come in when the fault was found.
+            uploader.check_layout()
+            raise
+        return uploader.close()
+
+
+def _send_inputs(inputs: object, asked: Asked) -> Job:
+    if not isinstance(inputs, list):
+        raise Problem(422, "inputs_no_list", "The field inputs is no list. Send a list of inputs.")
+    most = current().settings.max_inputs
+    if len(inputs) > most:
+        raise Problem(413, "too_many_rows", f"The field inputs takes up to {most} inputs. {LARGER}")
+    if not inputs:
+        raise Problem(400, "no_rows", "The field inputs is empty. Send at least one input.")
+    layout = asked.plan_json(inputs[0])
+    model = version_of(asked.manifest)
+    with Uploader(current(), "json", model, InputLines(inputs), lambda: layout) as uploader:
+        return uploader.close()
+
+
+def _asked(fields: Mapping[str, str]) -> Asked:
+    """What the query asks for, else the form's fields, else what holds without."""
+    delimiter = _option("delimiter", fields) or "comma"
+    delimiter = DELIMITERS.get(delimiter, delimiter)
+    if delimiter not in DELIMITERS.values():
+        raise Problem(400, "unknown_delimiter", f"The delimiter is not known. Send one of: {', '.join(DELIMITERS)}.")
+    manifest = current().catalog.find(_option("model", fields))
+    return Asked(manifest, _keep(_option("keep", fields)), delimiter)
+
+
+def _option(name: str, fields: Mapping[str, str]) -> str | None:
+    return request.args.get(name) or fields.get(name) or None
+
+
+def _keep(text: str | None) -> Keep:
+    """`all`, `none`, or column names as a CSV record has them: a name with a comma is quoted."""
+    if text is None or text == "all":
+        return "all"
+    return "none" if text == "none" else [unquote(cell) for cell in split_cells(text.encode(), b",")]
