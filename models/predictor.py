@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import joblib
 import numpy as np
@@ -40,11 +40,43 @@ class Prediction:
 Outcome = Prediction | RowError
 
 
+# The values of one feature: float64 with NaN where one is missing, or objects with None there.
+Column = npt.NDArray[Any]
+
+
 class Answer(NamedTuple):
     """What the model said of a block of rows."""
 
-    values: Any
-    probabilities: Any
+    values: npt.NDArray[Any]
+    probabilities: npt.NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What came out of a block of rows: one value a row, which means nothing where `errors` has the row."""
+
+    values: npt.NDArray[Any]
+    probabilities: npt.NDArray[np.float64] | None
+    errors: dict[int, RowError]
+
+    def outcomes(self) -> list[Outcome]:
+        """One outcome a row, in order."""
+        probabilities = self.probabilities.tolist() if self.probabilities is not None else None
+        return [
+            self.errors.get(row)
+            or Prediction(cast(Class, plain(value)), tuple(probabilities[row]) if probabilities else None)
+            for row, value in enumerate(self.values.tolist())
+        ]
+
+
+def columns_of(rows: Sequence[Sequence[Value]], manifest: Manifest) -> list[Column]:
+    """Rows that `rows.read_row` has read, as columns."""
+    return [
+        _objects(cells) if feature.type == "text" else np.array(cells, dtype=np.float64)  # None becomes NaN
+        for feature, cells in zip(
+            manifest.features, zip(*rows, strict=True) if rows else [()] * len(manifest.features), strict=True
+        )
+    ]
 
 
 def load(catalog_path: Path, name: str, version: str, sha256: str) -> "Predictor":
@@ -108,21 +140,24 @@ class Predictor:
         return [self._read_row(cells) for cells in rows]
 
     def predict(self, rows: Sequence[Sequence[Value]]) -> list[Outcome]:
-        """One outcome a row, in order, for rows that `rows.read_row` has read.
+        """One outcome a row, in order, for rows that `rows.read_row` has read."""
+        return self.predict_columns(columns_of(rows, self.manifest)).outcomes()
+
+    def predict_columns(self, columns: Sequence[Column]) -> Predicted:
+        """What the model says of the rows whose values stand in the columns, one for each feature.
 
         When the model raises, the block is halved until the rows that make it raise stand alone.
         """
-        if not rows:
-            return []
-        try:
-            answer = self.ask(rows)
-        except Exception as error:  # a model may raise anything
-            return self._halve(rows, error)
-        return self._outcomes(answer, len(rows))
+        count = len(columns[0])
+        answers: list[tuple[int, Answer]] = []
+        errors: dict[int, RowError] = {}
+        if count:
+            self._ask_halving(columns, 0, answers, errors)
+        return self._checked(_joined(answers, count), errors, count)
 
-    def ask(self, rows: Sequence[Sequence[Value]]) -> Answer:
+    def ask(self, columns: Sequence[Column]) -> Answer:
         """The model's own answer to a block of rows; raises whatever the model raises."""
-        block = self.build_block(rows)
+        block = self.build_block(columns)
         with warnings.catch_warnings():
             # Columns were matched by name already; an array is faster, and all that is missed is the names.
             warnings.filterwarnings("ignore", "X (has|does not have valid) feature names", UserWarning)
@@ -134,16 +169,15 @@ class Predictor:
             values = values[:, 0]
         return Answer(values, probabilities)
 
-    def build_block(self, rows: Sequence[Sequence[Value]]) -> npt.NDArray[np.float64] | pd.DataFrame:
-        """The rows as the estimator takes them: an array, or a frame where it chooses columns by name."""
+    def build_block(self, columns: Sequence[Column]) -> npt.NDArray[np.float64] | pd.DataFrame:
+        """The rows as the estimator takes them: a C-ordered array, or a frame where it chooses columns by name."""
         if not self.manifest.needs_frame:
-            return np.array(rows, dtype=np.float64, order="C")  # None becomes NaN
-        columns = zip(*rows, strict=True)
+            return np.column_stack(columns)
         features = zip(self.manifest.features, self._absent, columns, strict=True)
         return pd.DataFrame(
             {
-                feature.name: _text_column(cells, absent) if feature.type == "text" else np.array(cells, np.float64)
-                for feature, absent, cells in features
+                feature.name: _text_column(column, absent) if feature.type == "text" else column
+                for feature, absent, column in features
             }
         )
 
@@ -153,41 +187,97 @@ class Predictor:
         except RowError as error:
             return error
 
-    def _halve(self, rows: Sequence[Sequence[Value]], error: Exception) -> list[Outcome]:
-        if len(rows) == 1:
-            # The exception's text may hold the row's values, its type does not.
-            return [_model_error(f"the model raised {type(error).__name__}")]
-        middle = len(rows) // 2
-        return [*self.predict(rows[:middle]), *self.predict(rows[middle:])]
+    def _ask_halving(
+        self,
+        columns: Sequence[Column],
+        start: int,
+        answers: list[tuple[int, Answer]],
+        errors: dict[int, RowError],
+    ) -> None:
+        count = len(columns[0])
+        try:
+            answer = self.ask(columns)
+        except Exception as error:  # a model may raise anything
+            if count == 1:
+                # The exception's text may hold the row's values, its type does not.
+                errors[start] = _model_error(f"the model raised {type(error).__name__}")
+                return
+            middle = count // 2
+            self._ask_halving([column[:middle] for column in columns], start, answers, errors)
+            self._ask_halving([column[middle:] for column in columns], start + middle, answers, errors)
+            return
+        problem = self._misfit(answer, count)
+        if problem:
+            errors.update(dict.fromkeys(range(start, start + count), problem))
+        else:
+            answers.append((start, answer))
 
-    def _outcomes(self, answer: Answer, count: int) -> list[Outcome]:
+    def _misfit(self, answer: Answer, count: int) -> RowError | None:
+        """What is wrong with the shape of an answer."""
         if answer.values.shape != (count,):
-            return [_model_error("the model did not give one prediction for each row")] * count
-        values = answer.values.tolist()
-        if answer.probabilities is None:
-            return [_outcome(plain(value), None) for value in values]
-        if answer.probabilities.shape != (count, len(self.manifest.classes or ())):
-            return [_model_error("the model did not give one probability for each class")] * count
-        pairs = zip(values, answer.probabilities.tolist(), strict=True)
-        return [_outcome(plain(value), tuple(probabilities)) for value, probabilities in pairs]
+            return _model_error("the model did not give one prediction for each row")
+        expected = (count, len(self.manifest.classes or ()))
+        if answer.probabilities is not None and answer.probabilities.shape != expected:
+            return _model_error("the model did not give one probability for each class")
+        return None
+
+    def _checked(self, answer: Answer, errors: dict[int, RowError], count: int) -> Predicted:
+        """The answer, with an error for each prediction that is none."""
+        values, probabilities = answer
+        for row in np.flatnonzero(~_finite(answer, count)).tolist():
+            errors.setdefault(row, RowError("not_finite", None, "the prediction is not a finite number"))
+        if values.dtype.kind not in "fiubU":
+            for row, value in enumerate(values.tolist()):
+                if not isinstance(plain(value), str | int | float):
+                    problem = "the prediction is neither a number nor text nor a boolean"
+                    errors.setdefault(row, _model_error(problem))
+        return Predicted(values, probabilities, errors)
 
 
-def _outcome(value: object, probabilities: tuple[float, ...] | None) -> Outcome:
-    if not isinstance(value, str | int | float):
-        return _model_error("the prediction is neither a number nor text nor a boolean")
-    numbers = [value] if isinstance(value, float) else []
-    if not all(map(math.isfinite, (*numbers, *(probabilities or ())))):
-        return RowError("not_finite", None, "the prediction is not a finite number")
-    return Prediction(value, probabilities)
+def _joined(answers: Sequence[tuple[int, Answer]], count: int) -> Answer:
+    """The answers to the parts of a block as one; rows without an answer are filled with nothing in particular."""
+    if len(answers) == 1 and len(answers[0][1].values) == count:
+        return answers[0][1]
+    if not answers:
+        return Answer(np.zeros(count), None)
+    kinds = {answer.values.dtype for _, answer in answers}
+    values = np.zeros(count, dtype=kinds.pop() if len(kinds) == 1 else object)
+    widths = {answer.probabilities.shape[1] for _, answer in answers if answer.probabilities is not None}
+    probabilities = np.zeros((count, widths.pop())) if widths else None
+    for start, answer in answers:
+        values[start : start + len(answer.values)] = answer.values
+        if probabilities is not None:
+            probabilities[start : start + len(answer.values)] = answer.probabilities
+    return Answer(values, probabilities)
+
+
+def _finite(answer: Answer, count: int) -> npt.NDArray[np.bool_]:
+    values, probabilities = answer
+    finite: npt.NDArray[np.bool_]
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+    elif values.dtype.kind == "O":
+        finite = np.array([not isinstance(value, float) or math.isfinite(value) for value in values], dtype=bool)
+    else:
+        finite = np.ones(count, dtype=bool)
+    if probabilities is not None:
+        finite &= np.isfinite(probabilities).all(axis=1)
+    return finite
 
 
 def _model_error(message: str) -> RowError:
     return RowError("model_error", None, message)
 
 
-def _text_column(cells: Sequence[Value], absent: float | None) -> pd.Series:
+def _objects(cells: Sequence[Value]) -> Column:
     column = np.empty(len(cells), dtype=object)
-    column[:] = [absent if cell is None else cell for cell in cells]
+    column[:] = cells
+    return column
+
+
+def _text_column(column: Column, absent: float | None) -> pd.Series:
+    if absent is not None:
+        column = _objects([absent if cell is None else cell for cell in column])
     # A plain array of objects would become a column of pandas' own text type, in which None turns into NaN.
     return pd.Series(column, dtype=object)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.catalog import Feature, Manifest, ModelsError
 from models.estimator import Estimator, feature_names
-from models.predictor import Prediction, Predictor
+from models.predictor import Prediction, Predictor, columns_of
 from models.rows import RowError, Value
 
 Row = Sequence[Value]
@@ -57,7 +57,7 @@ def _predicts(predictor: Predictor, row: Row) -> bool:
 
 def _explain(predictor: Predictor, row: Row) -> None:
     try:
-        answer = predictor.ask([row])
+        answer = predictor.ask(columns_of([row], predictor.manifest))
     except Exception as error:  # a model may raise anything
         raise CannotPredict(f"it raised {type(error).__name__}: {error}") from error
     if answer.values.ndim > 1:
@@ -75,9 +75,10 @@ def _gives_probabilities(manifest: Manifest, estimator: Estimator, row: Row) -> 
 def _frame_matters(manifest: Manifest, estimator: Estimator, rows: Sequence[Row]) -> bool:
     if any(feature.type == "text" for feature in manifest.features):
         return True
-    by_name = Predictor(manifest, estimator).ask(rows)
+    columns = columns_of(rows, manifest)
+    by_name = Predictor(manifest, estimator).ask(columns)
     try:
-        by_place = Predictor(replace(manifest, needs_frame=False), estimator).ask(rows)
+        by_place = Predictor(replace(manifest, needs_frame=False), estimator).ask(columns)
     except Exception:  # a model may raise anything; that it does is the answer
         return True
     return not all(_are_same(one, other) for one, other in zip(by_name, by_place, strict=True))

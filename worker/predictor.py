@@ -24,7 +24,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ from jobs.codec.layout import Layout
 from models.predictor import CannotLoad, Predictor, load
 from models.rows import RowError, arrange, read_row
 from worker.frames import Frame, Frames, pack
-from worker.scoring import RecordCountDiffers, Scored, condemn, score, single_outcome
+from worker.reading import RecordCountDiffers
+from worker.scoring import Scored, SubBlocks, condemn, score, single_outcome
 
 _PIECE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
@@ -56,6 +57,7 @@ class Serving:
         self._frames = Frames()
         self._asked: deque[Frame] = deque()
         self._models_path = models_path
+        self._sub_blocks: dict[str, SubBlocks] = {}
         self._load = lru_cache(maxsize=32)(self._load_anew)
 
     def run(self) -> None:
@@ -93,7 +95,10 @@ class Serving:
         if frame.head.get("verdict"):
             scored = condemn(chunk, rows, layout, predictor.manifest, RowError(*frame.head["verdict"]))
         else:
-            scored = score(chunk, rows, layout, predictor, lambda done: self._between(number, done))
+            sub_blocks = self._sub_blocks.setdefault(predictor.manifest.key, SubBlocks())
+            scored = score(
+                chunk, rows, layout, predictor, sub_blocks=sub_blocks, between=partial(self._between, number)
+            )
         self._say(_chunk_frame(number, scored))
 
     def _between(self, number: int, rows_done: int) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import socket
 
+import numpy as np
 import pytest
 from flask import Flask
 from stack import Stack
@@ -22,10 +23,9 @@ from jobs.scripts import Limits
 from jobs.store import Store
 from jobs.tickets import TicketQueue
 from models.catalog import Catalog
-from models.predictor import Prediction
-from models.rows import RowError
+from models.predictor import Predictor
 from settings import Settings
-from worker.scoring import read_chunk, render
+from worker.scoring import SubBlocks, score
 
 TENANT = "public"
 CHUNKS = ("id,RM\r\n", [b'a,7.50\r\n"b,c",8\r\n', b"d,x\r\n=e\r\n", b"f,9,surplus\r\ng,10\r\n"])
@@ -51,6 +51,19 @@ def client(api):
 @pytest.fixture
 def jobs(api, redis_client):
     return Jobs(api, redis_client)
+
+
+class FirstFeature:
+    """Predicts the first feature; a classifier always its first class."""
+
+    def __init__(self, manifest):
+        self.classes = manifest.classes
+
+    def predict(self, block):
+        return np.asarray(block)[:, 0] if self.classes is None else np.full(len(block), self.classes[0])
+
+    def predict_proba(self, block):
+        return np.tile([0.5, 0.3, 0.2], (len(block), 1))
 
 
 class Jobs:
@@ -91,9 +104,9 @@ class Jobs:
         return upload.job_id
 
     def commit(self, leased, count, layout, manifest):
-        rows = read_chunk(decompress(leased.blob), count, layout, manifest)
-        outcomes = [row.values if isinstance(row.values, RowError) else self.predict(row, manifest) for row in rows]
-        scored = render(rows, outcomes, layout)
+        predictor = Predictor(manifest, FirstFeature(manifest))
+        chunk = decompress(leased.blob)
+        scored = score(chunk, count, layout, predictor, sub_blocks=SubBlocks(), between=lambda done: None)
         result = ChunkResult(
             scored.ok,
             len(scored.failures),
@@ -103,12 +116,6 @@ class Jobs:
             pack_failures(scored.failures) if scored.failures else b"",
         )
         assert self.leases.commit(leased.lease, result, keep_input=layout.format == "json")
-
-    @staticmethod
-    def predict(row, manifest):
-        if manifest.classes is None:
-            return Prediction(row.values[0], None)
-        return Prediction(manifest.classes[0], (0.5, 0.3, 0.2))
 
     def single(self, outcome, *, name="housing", sent='{"RM":7.50,"note":"=x, y"}'):
         _, model = self.model(name)

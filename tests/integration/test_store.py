@@ -320,8 +320,9 @@ def test_queue_counts_unended_jobs_and_their_rows(bench):
     state = bench.store.queue_state()
     assert (state.jobs, state.rows, state.workers_busy, state.workers_idle) == (3, 3 + 1 + 4, 1, 1)
     assert state.oldest_created_at == bench.find(first.job_id).created_at
-    bench.client.zadd("qc:batches", {second.job_id: bench.now() + 5})
-    bench.client.hset(f"qc:job:{second.job_id}", "created_at", bench.now() + 5)
+    later = bench.now() + 5
+    bench.client.zadd("qc:batches", {second.job_id: later})
+    bench.client.hset(f"qc:job:{second.job_id}", "created_at", later)
     assert bench.store.ahead(bench.find(second.job_id)) == (2, 4)
 
 

@@ -11,7 +11,6 @@ from rq.serializers import JSONSerializer
 
 from jobs.tickets import Ticket, TicketJob
 
-
 RAN = []
 
 

@@ -21,7 +21,7 @@ from sklearn.tree import DecisionTreeRegressor
 from models.__main__ import ARTIFACTS, main
 from models.add import CannotAdd, add, next_version
 from models.catalog import Catalog, ModelsError
-from models.predictor import CannotLoad, load
+from models.predictor import CannotLoad, columns_of, load
 from models.rows import read_row
 from models.sample import BadSample, parse, read
 from models.train import RECIPES, fit
@@ -307,7 +307,7 @@ def test_retrained_model_predicts_as_the_shipped_one(recipe):
     shipped = load(ARTIFACTS, manifest.name, manifest.version, manifest.sha256)
     estimator, table, metrics = fit(recipe)
     rows = table.features.astype(object).where(table.features.notna(), None).values.tolist()
-    answer = shipped.ask(rows)
+    answer = shipped.ask(columns_of(rows, shipped.manifest))
     expected = np.asarray(estimator.predict(table.features))
     if expected.dtype.kind == "f":
         np.testing.assert_allclose(answer.values, expected, rtol=1e-9)

@@ -13,7 +13,7 @@ PACKAGES = ("jobs", "models", "api", "worker", "client")
 OURS = {"settings", "bin", "bench", "tests", *PACKAGES}
 # What exists for type checkers only.
 TYPES = {"_typeshed"}
-SCIENCE = {"numpy", "pandas", "scipy", "sklearn", "joblib"}
+SCIENCE = {"numpy", "pandas", "scipy", "sklearn", "joblib", "orjson", "pyarrow"}
 STORE = {"redis", "rq"}
 
 

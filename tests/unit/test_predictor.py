@@ -301,7 +301,7 @@ def test_missing_number_reaches_the_model_as_nan(one_number):
 
 
 def test_array_is_contiguous_float64(one_number):
-    block = Predictor(one_number, zoo.Identity()).build_block([[1.0], [None]])
+    block = Predictor(one_number, zoo.Identity()).build_block([np.array([1.0, np.nan])])
     assert block.dtype == np.float64
     assert block.flags.c_contiguous
 
