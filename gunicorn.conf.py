@@ -2,11 +2,20 @@
 
 from pathlib import Path
 
+from gunicorn.workers.gthread import ThreadWorker
+
 import settings
+from api.server_errors import ProblemErrors
+
+
+class Worker(ProblemErrors, ThreadWorker):
+    """gunicorn's threaded worker, answering in problem documents."""
+
 
 # gunicorn itself reads PORT, which hosts like Heroku set, and then binds 0.0.0.0:$PORT.
 workers = settings.load().web_concurrency
-worker_class = "gthread"
+# Threads, and problem documents for what gunicorn itself refuses.
+worker_class = Worker
 threads = 32
 
 # Only guards against a process whose main thread hangs: requests run in other threads and may take longer.

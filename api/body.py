@@ -30,6 +30,7 @@ class Body:
         self._settings = settings
         self._finished = False
         self._while_waiting: Callable[[], None] = _do_nothing
+        self._watched: _WatchedSocket | None = None
         self.chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
         self.length = _content_length(environ)
 
@@ -49,6 +50,11 @@ class Body:
         To be set before the reading begins.
         """
         self._while_waiting = call
+
+    def release(self) -> None:
+        """Ends the reading, if it has begun: the connection is needed for the answer."""
+        if self._watched is not None:
+            self._watched.release()
 
     def pieces(self, most: int, advice: str) -> Iterator[bytes]:
         """The body's bytes as they arrive, without transfer coding.
@@ -79,8 +85,8 @@ class Body:
 
     def _with_patience(self, unreader: Any, pieces: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ANN401 - gunicorn's
         """Gunicorn's pieces, the client's socket being watched at the one place where all its bytes come in."""
-        watched = _WatchedSocket(unreader.sock, self._settings, self._while_waiting)
-        unreader.sock = watched
+        watched = _WatchedSocket(unreader, self._settings, self._while_waiting)
+        unreader.sock = self._watched = watched
         try:
             yield from pieces
         except Exception as error:
@@ -88,9 +94,6 @@ class Body:
             if type(error).__module__ != "gunicorn.http.errors":
                 raise
             raise (_incomplete() if watched.ended else _malformed()) from None
-        finally:
-            unreader.sock = watched.socket
-            watched.socket.settimeout(None)
 
     def _plain_pieces(self, source: Any) -> Iterator[bytes]:  # noqa: ANN401 - any WSGI server's input
         """The pieces from a server that is not gunicorn; only the test client and development servers come here."""
@@ -111,9 +114,10 @@ class _WatchedSocket:
     Only the time spent waiting for the client counts: a server that is slow itself blames nobody.
     """
 
-    def __init__(self, client: socket.socket, settings: Settings, while_waiting: Callable[[], None]) -> None:
-        self.socket = client
+    def __init__(self, unreader: Any, settings: Settings, while_waiting: Callable[[], None]) -> None:  # noqa: ANN401
         self.ended = False  # the client has closed its side
+        self._unreader = unreader
+        self._socket: socket.socket = unreader.sock
         self._settings = settings
         self._while_waiting = while_waiting
         self._received = 0
@@ -137,10 +141,15 @@ class _WatchedSocket:
             silent += passed
             self._while_waiting()
 
+    def release(self) -> None:
+        """Puts the client's own socket back, blocking as gunicorn has it."""
+        self._unreader.sock = self._socket
+        self._socket.settimeout(None)
+
     def _receive(self, size: int, seconds: float) -> bytes | None:
-        self.socket.settimeout(max(seconds, 0.001))  # 0 would mean: do not wait at all
+        self._socket.settimeout(max(seconds, 0.001))  # 0 would mean: do not wait at all
         try:
-            return self.socket.recv(size)
+            return self._socket.recv(size)
         except TimeoutError:
             return None
         except ConnectionError:

@@ -37,21 +37,22 @@ class Closing:
         response: Any = getattr(start_response, "__self__", None)
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:  # noqa: ANN401
+            body.release()
             if body.unread:
                 headers = [*headers, ("Connection", "close")]
                 if hasattr(response, "force_close"):
                     response.force_close()
             return start_response(status, headers, *exc_info)
 
-        def finish() -> None:
+        def end() -> None:
             client = environ.get("gunicorn.socket")
             if client is not None and response is not None and response.should_close():
-                _finish(client, DRAIN_SECONDS if body.unread else 0)
+                finish(client, DRAIN_SECONDS if body.unread else 0)
 
-        return ClosingIterator(self._app(environ, start), [finish])
+        return ClosingIterator(self._app(environ, start), [end])
 
 
-def _finish(client: socket.socket, seconds: float) -> None:
+def finish(client: socket.socket, seconds: float) -> None:
     """Ends the sending side, reads and drops what comes for so long, then ends the reading side too.
 
     The last step spares gunicorn's main thread: there it would wait up to two seconds for the client to close, and

@@ -8,12 +8,16 @@ from api.body import current_body
 from api.content import content
 from api.context import current, put_tickets, tenant
 from api.problems import Problem
-from jobs.codec.json_text import dumps, loads
+from jobs.codec.json_text import Number, dumps, loads
 from jobs.record import Job, ModelVersion
-from models.catalog import Manifest
-from models.rows import arrange, read_row
+from models.catalog import Feature, Manifest
+from models.rows import RowError, arrange, read_cell
 
 LARGER = "Send a larger batch to POST /jobs as application/x-ndjson or text/csv."
+
+# The input does not say what it has to. Any other error of a row, also one that can be foreseen, is what came of a
+# prediction: it has a job (contract, section 3).
+_REFUSED_AT_ONCE = frozenset({"invalid_number", "missing_value"})
 
 
 def read_document(fields: Collection[str]) -> dict[str, object]:
@@ -33,18 +37,27 @@ def read_document(fields: Collection[str]) -> dict[str, object]:
 def find_model(document: Mapping[str, object]) -> Manifest:
     """The model that the query names, else the document, else the default. Raises UnknownModel."""
     named = document.get("model")
-    if named is not None and not isinstance(named, str):
+    if named is not None and (not isinstance(named, str) or isinstance(named, Number)):
         raise Problem(422, "invalid_model", "The field model is no text. Send a name, or name@version.")
     return current().catalog.find(request.args.get("model") or named or None)
 
 
 def accept_single(manifest: Manifest, value: object) -> Job:
-    """Accepts one prediction. Raises RowError or Problem for an input that the manifest already refuses."""
+    """Accepts one prediction. Raises RowError or Problem for an input that is no row of the model's."""
     sent = _named(value, manifest)
-    read_row([sent[name] for name in manifest.feature_names], manifest)
+    for feature in manifest.features:
+        _check_cell(sent[feature.name], feature, manifest)
     job, tickets = current().store.accept_single(tenant(), version_of(manifest), dumps(sent))
     put_tickets(current(), tickets)
     return job
+
+
+def _check_cell(cell: object, feature: Feature, manifest: Manifest) -> None:
+    try:
+        read_cell(cell, feature, manifest.accepts_infinite)
+    except RowError as error:
+        if error.code in _REFUSED_AT_ONCE:
+            raise
 
 
 def version_of(manifest: Manifest) -> ModelVersion:

@@ -4,6 +4,7 @@ import random
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 
 from jobs.codec.cells import split_records
 from jobs.splitter import CsvSplitter, NdjsonSplitter
@@ -20,8 +21,8 @@ def main() -> None:
     print(f"{ROWS:,} rows, pieces of {PIECE_BYTES // 1024} KiB, chunks of at most {CHUNK_ROWS:,} rows or 1 MiB\n")
     print(f"{'body':<28}{'MB':>6}{'split MB/s':>12}{'records MB/s':>14}{'peak MB':>9}")
     for name, (body, json) in bodies().items():
-        split_seconds = best(lambda body=body, json=json: split(body, json))
-        records_seconds = best(lambda body=body: split_records(body, b",")) if not json else None
+        split_seconds = best(partial(split, body, json))
+        records_seconds = best(partial(split_records, body, b",")) if not json else None
         size = len(body) / 1e6
         records = f"{size / records_seconds:14.0f}" if records_seconds else " " * 14
         print(f"{name:<28}{size:>6.0f}{size / split_seconds:>12.0f}{records}{peak_megabytes(body, json):>9.1f}")

@@ -217,7 +217,7 @@ class NdjsonSplitter(_Splitter):
         try:
             value = json_text.loads(body)
         except json_text.InvalidJson as error:
-            raise SplitError("invalid_json", f"line {number} is {error.detail}", number) from None
+            raise SplitError("invalid_json", f"line {number}: {error.detail}", number) from None
         if not isinstance(value, (dict, list)):
             raise SplitError("invalid_json", f"line {number} is neither a JSON object nor an array", number)
         if self.first is None:

@@ -72,17 +72,23 @@ def tiny_app():
 
 
 @pytest.fixture(scope="module")
-def port():
+def port(tmp_path_factory):
     here = Path(__file__).resolve().parent
+    config = tmp_path_factory.mktemp("server") / "gunicorn.conf.py"
+    config.write_text(
+        "from gunicorn.workers.gthread import ThreadWorker\n"
+        "from api.server_errors import ProblemErrors\n"
+        "worker_class = type('Worker', (ProblemErrors, ThreadWorker), {})\n"
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = subprocess.Popen(
             [
-                *(sys.executable, "-m", "gunicorn", "--worker-class", "gthread"),
+                *(sys.executable, "-m", "gunicorn", "--config", str(config), "--limit-request-field_size=1000"),
                 *("--threads", "8", "--no-control-socket", "--log-level", "error", "--keep-alive", "30"),
                 *("--pythonpath", f"{here.parents[1]},{here}", "--bind", f"fd://{listener.fileno()}"),
                 "test_body:tiny_app()",
             ],
-            cwd=here,  # not where gunicorn would find the project's own configuration
+            cwd=here.parents[1],
             pass_fds=[listener.fileno()],
         )
         yield listener.getsockname()[1]
@@ -335,6 +341,27 @@ def test_a_client_that_stays_connected_after_a_refusal_keeps_nobody_waiting(port
             assert time.monotonic() - began < 1
         client.socket.settimeout(10)
         assert client.socket.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        ("GET /memory HTTP/1.1\r\nHost: x\r\nX: " + "y" * 2000 + "\r\n\r\n", 431, "headers_too_large"),
+        ("GET /" + "y" * 9000 + " HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
+        ("GET /memory HTTP/1.1\r\nHost: x\r\nsecret\x01: y\r\n\r\n", 400, "malformed_request"),
+        ("nonsense\r\n\r\n", 400, "malformed_request"),
+        ("POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, "malformed_request"),
+        ("POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: odd\r\n\r\n", 400, "malformed_request"),
+        ("POST /read HTTP/1.1\r\nHost: x\r\nExpect: a miracle\r\n\r\n", 417, "expectation_failed"),
+    ],
+)
+def test_what_the_server_refuses_before_the_app_is_a_problem_document_too(port, head, status, code):
+    with Client(port) as client:
+        client.socket.sendall(head.encode())
+        answer = client.answer()
+        assert_refused(answer, status, code)
+        assert "secret" not in answer[2]["detail"]
+        assert answer[1]["X-Request-Id"]
 
 
 # Compression
@@ -596,3 +623,19 @@ def test_outside_gunicorn_the_length_is_respected_too():
     assert client.post("/", data=b"abc").json == 3
     short = client.post("/", data=b"abc", environ_overrides={"CONTENT_LENGTH": "10"})
     assert short.json["code"] == "incomplete_body"
+
+
+def test_what_nobody_foresaw_is_a_503_and_no_value_is_logged_or_answered(caplog):
+    app = Flask("plain")
+    problems.register(app)
+    canary = "4711"
+
+    @app.get("/")
+    def fail():
+        raise ValueError(canary)
+
+    answer = app.test_client().get("/")
+    assert (answer.status_code, answer.json["code"], answer.headers["Retry-After"]) == (503, "internal_error", "2")
+    assert "ValueError" in caplog.text
+    assert "in fail" in caplog.text
+    assert canary not in caplog.text + answer.text
