@@ -74,7 +74,7 @@ class Settings:
     chunk_bytes: int = _setting(
         _MIB, "where a batch is cut: largest chunk (a larger record travels alone)", "bytes", 1024, 16 * _MIB
     )
-    chunk_rows: int = _setting(4_096, "where a batch is cut: most rows in a chunk", "rows", minimum=1)
+    chunk_rows: int = _setting(65_536, "where a batch is cut: most rows in a chunk", "rows", minimum=1)
     first_chunk_rows: int = _setting(
         128, "most rows in a batch's first chunk, small so that its first results come soon", "rows", minimum=1
     )
@@ -108,10 +108,16 @@ class Settings:
         60.0, "how long a job waits for a worker that has its model's version", "seconds", maximum=_DAY
     )
 
+    store_budget_bytes: int = _setting(
+        0, "what jobs may take of the store's memory; 0 is four fifths of its `maxmemory`, or no limit", "bytes"
+    )
     results_ttl_seconds: int = _setting(_DAY, "how long a batch is kept after its end", "seconds", minimum=1)
     single_ttl_seconds: int = _setting(_HOUR, "how long a single prediction is kept after its end", "seconds", 1)
     tombstone_ttl_seconds: int = _setting(
-        7 * _DAY, "how long it stays known that a job was there, from its acceptance", "seconds", minimum=1
+        7 * _DAY,
+        "how long it stays known that a job was there, from its acceptance and again from its end",
+        "seconds",
+        minimum=1,
     )
     # At most 6 days: the keys of an unended job are renewed for 7.
     job_max_age_seconds: int = _setting(

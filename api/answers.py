@@ -9,6 +9,7 @@ from api.presentation import present, retry_seconds
 from jobs.codec.json_text import dumps
 from jobs.errors import StoreAway
 from jobs.record import Job
+from jobs.store import Ahead
 
 
 def json_answer(value: object, status: int = 200) -> Response:
@@ -33,7 +34,7 @@ def accepted(job: Job) -> Response:
     return response
 
 
-def ahead_of(job: Job) -> tuple[int, int] | None:
+def ahead_of(job: Job) -> Ahead | None:
     """The jobs and rows before a job that nobody has begun; None when somebody has, or the store does not say."""
     if job.ended or job.started_at is not None:
         return None

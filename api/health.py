@@ -31,4 +31,12 @@ def backlog() -> Response:
     state = current().store.queue_state()
     oldest = None if state.oldest_created_at is None else max(state.now - state.oldest_created_at, 0) / 1000
     workers = {"busy": state.workers_busy, "idle": state.workers_idle}
-    return json_answer({"jobs": state.jobs, "rows": state.rows, "oldest_age_seconds": oldest, "workers": workers})
+    return json_answer(
+        {
+            "jobs": state.jobs,
+            "rows": state.rows,
+            "seconds_of_work": state.seconds,
+            "oldest_age_seconds": oldest,
+            "workers": workers,
+        }
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
+from time import monotonic
 
 from api import failed_rows, rendering
 from api.ranges import Piece
@@ -11,6 +12,8 @@ from jobs.codec.layout import Layout
 from jobs.errors import JobGone
 from jobs.record import Job
 from jobs.store import ChunkState, Store
+
+HOLD_SECONDS = 240  # how long an ended job outlives the last chunk that was read from it
 
 
 class BatchOutcomes:
@@ -25,6 +28,7 @@ class BatchOutcomes:
         self._job = job
         self._layout = layout
         self._header = layout.header_line()
+        self._hold_at = 0.0
 
     def csv_pieces(self) -> Iterator[Piece]:
         """The CSV file. The length of a chunk that no worker got to is found by writing it."""
@@ -103,7 +107,7 @@ class BatchOutcomes:
         return Outcomes(
             records=self._records(chunk),
             failures={failure.row: failure for failure in self._failures(chunk)} if chunk.failed else {},
-            lines=None if self._layout.format == "csv" else self._input(chunk),
+            lines=self._input(chunk) if self._layout.format == "json" and self._layout.keep else None,
         )
 
     def _input(self, chunk: ChunkState) -> bytes:
@@ -116,6 +120,10 @@ class BatchOutcomes:
         return decompress(self._there(blob))
 
     def _there(self, blob: bytes | None) -> bytes:
+        now = monotonic()
+        if self._job.ended and now >= self._hold_at:  # a slow download must not see its job expire
+            self._hold_at = now + HOLD_SECONDS / 4
+            self._store.hold(self._job.id, HOLD_SECONDS)
         if blob is None:
             raise self._gone()
         return blob

@@ -9,12 +9,14 @@ from jobs.codec.json_text import loads
 from jobs.codec.layout import class_text, free_names
 from jobs.record import Job
 from jobs.status import Status
+from jobs.store import Ahead
 from models.catalog import Catalog, UnknownModel
 
 LONGEST_RETRY_SECONDS = 30
+TURN_SECONDS = 0.2  # how long a worker stays with a job when others wait (worker/slice.py has the same)
 
 
-def present(job: Job, catalog: Catalog, ahead: tuple[int, int] | None) -> dict[str, object]:
+def present(job: Job, catalog: Catalog, ahead: Ahead | None) -> dict[str, object]:
     """The job's JSON, as the HTTP contract has it."""
     return {
         "id": job.id,
@@ -26,7 +28,7 @@ def present(job: Job, catalog: Catalog, ahead: tuple[int, int] | None) -> dict[s
         "ended_at": _moment_or_none(job.ended_at),
         "expires_at": _moment_or_none(job.expires_at),
         "progress": _progress(job),
-        "queue": None if ahead is None else {"position": ahead[0], "rows_ahead": ahead[1], "eta_seconds": None},
+        "queue": None if ahead is None else _queue(ahead),
         "output": {"columns": _columns(job, catalog), "bytes": _bytes(job)},
         "result": None if job.result is None else loads(job.result),
         "error": None if job.error_code is None else {"code": job.error_code, "message": job.error_message},
@@ -64,6 +66,16 @@ def _progress(job: Job) -> dict[str, object]:
     }
 
 
+def _queue(ahead: Ahead) -> dict[str, object]:
+    """Its first row is done after the tickets before its own had their turns, or all rows before it are done."""
+    eta = None
+    if ahead.workers:
+        turns = (ahead.tickets + 1) / ahead.workers * TURN_SECONDS
+        eta = turns if ahead.seconds is None else min(turns, ahead.seconds / ahead.workers)
+    shown = None if eta is None else round(eta, 1)
+    return {"position": ahead.jobs, "rows_ahead": ahead.rows, "eta_seconds": shown}
+
+
 def _percent(job: Job) -> float | None:
     """Rounded down, so that 100 means all; and never 100 before the end."""
     if not job.rows_total:
@@ -73,17 +85,13 @@ def _percent(job: Job) -> float | None:
 
 
 def _rows_per_second(job: Job) -> float | None:
-    """This job's own pace so far."""
-    if job.started_at is None or not job.rows_done:
-        return None
-    # For display only, so the machine's clock will do; it may be behind the store's.
-    until = time.time() * 1000 if job.ended_at is None else job.ended_at
-    return job.rows_done * 1000 / max(until - job.started_at, 1)
+    """This job's own pace; for display only, so the machine's clock will do."""
+    return job.rows_per_second(time.time() * 1000)
 
 
 def _eta_seconds(job: Job) -> float | None:
     rate = _rows_per_second(job)
-    if rate is None or job.rows_total is None or job.ended:
+    if not rate or job.rows_total is None or job.ended:
         return None
     return (job.rows_total - job.rows_done) / rate
 

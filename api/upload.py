@@ -10,12 +10,21 @@ from api.context import Api, put_tickets, tenant
 from api.problems import Problem
 from jobs.codec.chunk import compress
 from jobs.codec.layout import Layout
-from jobs.errors import JobsError, StoreAway, UploadRefused
+from jobs.errors import JobsError, StoreAway, StoreFull, UploadRefused
 from jobs.record import Job, ModelVersion
 from jobs.splitter import Chunk
-from jobs.store import Upload
+from jobs.store import Appended, Upload
 
 TRICKLE_SECONDS = 1.0  # rows that wait so long for a full chunk go without: their results need not wait either
+
+CHUNK_SECONDS = 0.1  # of a worker's time: so long a single prediction or another job may have to wait
+FEWEST_ROWS = 16
+UNMEASURED_ROWS = 4096
+ROOM_SECONDS = 20.0  # how long an upload waits for room in the store before it is refused
+ROOM_STEP_SECONDS = 0.05
+BACKLOG_BYTES = 8 * 1024 * 1024  # compressed input that may wait before the reader slows down
+PATIENCE_SECONDS = 2.0  # how much slower an upload gets by that, all in all
+PREDICTION_BYTES = 10  # a float of 17 digits, compressed
 
 
 class Source(Protocol):
@@ -32,8 +41,16 @@ class Uploader:
     """
 
     def __init__(
-        self, api: Api, form: str, model: ModelVersion, source: Source, find_layout: Callable[[], Layout | None]
+        self,
+        api: Api,
+        form: str,
+        model: ModelVersion,
+        source: Source,
+        find_layout: Callable[[], Layout | None],
+        *,
+        body_bytes: int | None = None,
     ) -> None:
+        """`body_bytes` is how long the body is, as it is stored; None when nobody knows."""
         self._api = api
         self._form = form
         self._model = model
@@ -43,6 +60,8 @@ class Uploader:
         self._upload: Upload | None = None
         self._chunks = 0
         self._rows = 0
+        self._body_bytes = body_bytes
+        self._patience = PATIENCE_SECONDS
         self._rows_wanted = min(api.settings.first_chunk_rows, api.settings.chunk_rows)
         self._sent_at = self._touched_at = time.monotonic()
 
@@ -92,11 +111,57 @@ class Uploader:
         most = self._api.settings.max_rows
         if self._rows > most:
             raise Problem(413, "too_many_rows", f"A batch takes up to {most} rows. Send several smaller ones.")
+        blob = compress(chunk.data)
         if self._upload is None:
-            self._upload = self._api.store.open_batch(tenant(), self._form, self._model, layout)
-        tickets = self._api.store.append(self._upload, self._chunks, compress(chunk.data), chunk.rows)
-        put_tickets(self._api, tickets)
+            self._upload = self._open(chunk, blob, layout)
+        appended = self._append_when_there_is_room(self._upload, blob, chunk.rows)
+        put_tickets(self._api, appended.tickets)
         self._chunks += 1
-        # The first chunks are small, so that workers begin at once; later ones are large, as they cost less.
-        self._rows_wanted = min(self._rows_wanted * 2, self._api.settings.chunk_rows)
+        self._rows_wanted = self._next_rows(appended.rows_per_second)
+        self._let_workers_catch_up(appended.backlog_bytes)
         self._sent_at = self._touched_at = time.monotonic()
+
+    def _open(self, first: Chunk, blob: bytes, layout: Layout) -> Upload:
+        """Reserves what the results will take, judged by the first chunk."""
+        row_bytes = result_row_bytes(layout, first, len(blob))
+        expected = int(self._body_bytes / (len(first.data) / first.rows)) if self._body_bytes else 0
+        facts = (tenant(), self._form, self._model, layout)
+        return self._api.store.open_batch(*facts, row_bytes=row_bytes, expected_rows=expected)
+
+    def _append_when_there_is_room(self, upload: Upload, blob: bytes, rows: int) -> Appended:
+        """Waits for workers to make room; raises StoreFull when they do not for ROOM_SECONDS."""
+        until = time.monotonic() + ROOM_SECONDS
+        while True:
+            try:
+                return self._api.store.append(upload, self._chunks, blob, rows)
+            except StoreFull:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(ROOM_STEP_SECONDS)
+            self._api.store.renew_upload(upload)
+
+    def _next_rows(self, rows_per_second: float | None) -> int:
+        """How many rows the next chunk has: about CHUNK_SECONDS of work, by the measured speed of the model.
+
+        While nobody has measured, chunks grow from a small first one, so that workers begin at once.
+        """
+        if rows_per_second is None:
+            return min(self._rows_wanted * 2, UNMEASURED_ROWS, self._api.settings.chunk_rows)
+        return min(max(int(rows_per_second * CHUNK_SECONDS), FEWEST_ROWS), self._api.settings.chunk_rows)
+
+    def _let_workers_catch_up(self, backlog_bytes: int) -> None:
+        """A client that is faster than the workers would only fill the store; but its patience is not without end."""
+        while backlog_bytes > BACKLOG_BYTES and self._patience > 0:
+            self._patience -= ROOM_STEP_SECONDS
+            time.sleep(ROOM_STEP_SECONDS)
+            backlog_bytes -= BACKLOG_BYTES // 4
+
+
+def result_row_bytes(layout: Layout, first: Chunk, blob_bytes: int) -> float:
+    """What a row of results takes in the store, judged by a first chunk and its compressed size."""
+    input_bytes = blob_bytes / first.rows
+    kept = input_bytes * len(layout.keep) / len(layout.columns)
+    if layout.format == "json":  # the input itself stays too
+        kept += input_bytes if layout.keep else 0
+    probabilities = len(layout.outputs) - 2
+    return 1.05 * kept + PREDICTION_BYTES * (1 + probabilities)

@@ -11,7 +11,7 @@ from api.prefer import parse_prefer
 from api.problems import Problem
 from jobs.record import Job
 
-FIRST_PAUSE_SECONDS = 0.02  # a single prediction takes a few of these
+FIRST_PAUSE_SECONDS = 0.005  # a single prediction takes about one of these
 LONGEST_PAUSE_SECONDS = 0.1
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 

@@ -32,6 +32,7 @@ class LeasedChunk:
     rows: int
     crashes: int
     blob: bytes
+    tickets_waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,10 @@ class LeasedSingles:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What came out of a chunk: blobs as jobs.codec.chunk makes them; `failures` is empty when no row failed."""
+    """What came out of a chunk: blobs as jobs.codec.chunk makes them; `failures` is empty when no row failed.
+
+    `seconds` is how long the predictor worked on it, 0 where that tells nothing of the model's speed.
+    """
 
     ok: int
     failed: int
@@ -58,6 +62,7 @@ class ChunkResult:
     has_surplus: bool
     result: bytes
     failures: bytes
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +95,13 @@ class Leases:
     def lease(self, job_id: str, slot: int, ticket_id: str) -> LeasedChunk | None:
         """The next waiting chunk of a batch; None when there is none, or the job has ended or is gone."""
         token = new_token()
-        answer = self._scripts.call("lease", job_id, token, self._lease_milliseconds, slot, ticket_id)
+        answer = self._scripts.call(
+            "lease", job_id, token, self._lease_milliseconds, slot, ticket_id, self._tickets_key
+        )
         if answer[0] != b"chunk":
             return None
-        _, index, rows, crashes, blob = answer
-        return LeasedChunk(Lease(job_id, index.decode(), token), int(rows), int(crashes), blob)
+        _, index, rows, crashes, blob, waiting = answer
+        return LeasedChunk(Lease(job_id, index.decode(), token), int(rows), int(crashes), blob, int(waiting))
 
     def renew(self, leases: Sequence[Lease], slot: int, ticket_id: str) -> list[Lease]:
         """Renews leases; returns those that are lost."""
@@ -107,7 +114,7 @@ class Leases:
             "commit",
             *(lease.job_id, lease.index, lease.token),
             *(result.ok, result.failed, result.csv_bytes, int(result.has_surplus), int(keep_input)),
-            *(result.result, result.failures),
+            *(result.result, result.failures, f"{result.seconds:.6f}"),
         )
         return bool(answer == b"ok")
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import exp
 
 from jobs.codec.layout import Layout
 from jobs.status import ENDED, Status
+
+PACE_SECONDS = 5  # jobs/lua/common.lua has the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Job:
     prefix: int  # so many chunks from the first are done without a gap
     csv_bytes: int  # what the finished chunks are as CSV, without the header
     has_surplus: bool  # some failed record has more cells than the header
+    pace: float  # rows per second, a sum that fades with PACE_SECONDS, as it was at `paced_at`
+    paced_at: int | None
     error_code: str | None
     error_message: str | None
     revision: int  # grows with every change of the record
@@ -56,6 +61,19 @@ class Job:
     def ended(self) -> bool:
         """Whether nothing will change any more."""
         return self.status in ENDED
+
+    def rows_per_second(self, now: float) -> float | None:
+        """How fast rows are done: over the last seconds while it runs, over all of its time once it has ended.
+
+        `now` in milliseconds; it may be a little off. None while nothing is done.
+        """
+        if self.started_at is None or not self.rows_done:
+            return None
+        if self.ended_at is not None or self.paced_at is None:
+            return self.rows_done * 1000 / max((self.ended_at or now) - self.started_at, 1)
+        seen = max(now - self.started_at, 1) / 1000
+        faded = self.pace * exp(-max(now - self.paced_at, 0) / 1000 / PACE_SECONDS)
+        return faded / (1 - exp(-seen / PACE_SECONDS))
 
     @property
     def rows_unreached(self) -> int:
@@ -87,6 +105,8 @@ def read_record(job_id: str, fields: Mapping[str, str]) -> Job:
         prefix=_count(fields, "prefix"),
         csv_bytes=_count(fields, "csv_bytes"),
         has_surplus=fields.get("surplus") == "1",
+        pace=float(fields.get("pace") or 0),
+        paced_at=_number(fields, "paced_at"),
         error_code=fields.get("error_code"),
         error_message=fields.get("error_message"),
         revision=_count(fields, "revision"),

@@ -29,6 +29,7 @@ class Limits:
     tombstone_ttl_seconds: int
     job_max_age_seconds: int
     version_wait_seconds: float
+    store_budget_bytes: int  # 0: four fifths of the store's own limit, no limit when it has none
 
     @classmethod
     def of(cls, settings: object) -> "Limits":
@@ -41,7 +42,7 @@ class Limits:
             f"local LIMITS = {{ upload_deadline = {self.upload_deadline_seconds}, life = {LIFE_SECONDS},"
             f" results_ttl = {self.results_ttl_seconds}, single_ttl = {self.single_ttl_seconds},"
             f" tombstone_ttl = {self.tombstone_ttl_seconds}, job_max_age = {self.job_max_age_seconds},"
-            f" version_wait = {self.version_wait_seconds} }}\n"
+            f" version_wait = {self.version_wait_seconds}, store_budget = {self.store_budget_bytes} }}\n"
         )
 
 

@@ -23,6 +23,8 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:inboxes` | set: models whose inbox may hold something | empty when none does |
 | `qc:inbox:<model>` | list: single predictions that wait | empty when none waits; a week at most |
 | `qc:inbox:<model>:mark` | string: the ticket that is on its way | some seconds |
+| `qc:promised` | hash: id → bytes that its results will still take | empty when nothing is unended |
+| `qc:rate:<model>` | string: rows per second of one worker, measured | a week after the last batch |
 | `qc:turn` | string: whose ticket was last, inbox or batch | a minute |
 | `qc:workers` | sorted set: live workers by last announcement | empty ten seconds after the last worker |
 | `qc:worker:<name>` | string: "idle" or "busy" | ten seconds |
@@ -40,7 +42,7 @@ from typing import Any, cast
 import redis
 
 from jobs.codec.layout import Layout
-from jobs.errors import JobGone, MoveRefused, UnknownJob, UploadRefused
+from jobs.errors import JobGone, MoveRefused, StoreFull, UnknownJob, UploadRefused
 from jobs.record import Job, ModelVersion, read_record
 from jobs.scripts import Limits, Scripts, translated
 from jobs.status import Status
@@ -63,6 +65,19 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Appended:
+    """What follows from a chunk that was added.
+
+    `rows_per_second` is what one worker does of this model (None: nobody has measured), `backlog_bytes` is input of
+    this batch that is not done, `tickets` are to be put.
+    """
+
+    rows_per_second: float | None
+    backlog_bytes: int
+    tickets: list[Ticket]
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkState:
     """One received chunk of a batch. `ok`, `failed` and `csv_bytes` are 0 until it is done."""
 
@@ -75,11 +90,26 @@ class ChunkState:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueState:
-    """The backlog and who works on it; moments in milliseconds by the store's clock."""
+class Ahead:
+    """What was accepted before a job and has not ended, and how it is worked on.
+
+    `seconds` is what one worker would take for the rows, None when nothing is known; `tickets` wait for `workers`.
+    """
 
     jobs: int
     rows: int
+    seconds: float | None
+    tickets: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """The backlog and who works on it; moments in milliseconds by the store's clock, `seconds` of one worker."""
+
+    jobs: int
+    rows: int
+    seconds: float | None
     oldest_created_at: int | None
     workers_busy: int
     workers_idle: int
@@ -104,28 +134,52 @@ def new_inbox_ticket_id() -> str:
 class Store:
     """What the API asks of the store. Every method may raise StoreAway or StoreFull."""
 
-    def __init__(self, client: redis.Redis, limits: Limits) -> None:
+    def __init__(self, client: redis.Redis, limits: Limits, tickets_key: str) -> None:
         self._client = client
         self._scripts = Scripts(client, limits)
+        self._tickets_key = tickets_key
         self._generation: str | None = None
 
     # Accepting
 
-    def open_batch(self, tenant: str, form: str, model: ModelVersion, layout: Layout) -> Upload:
-        """Creates the record of a batch whose body is still arriving."""
+    def check_room(self, needed_bytes: int) -> None:
+        """Raises StoreFull when so many bytes could not be promised now."""
+        if text(self._scripts.call("check_room", needed_bytes)) == "full":
+            raise StoreFull("the store has no room")
+
+    def open_batch(
+        self,
+        tenant: str,
+        form: str,
+        model: ModelVersion,
+        layout: Layout,
+        *,
+        row_bytes: float = 0.0,
+        expected_rows: int = 0,
+    ) -> Upload:
+        """Creates the record of a batch whose body is still arriving.
+
+        `row_bytes` is what a row of results will take in the store; `expected_rows` is 0 when nobody knows. Raises
+        StoreFull when the results of so many rows could not be kept.
+        """
         token = new_token()
-        job_id = self._accept("open", tenant, form, *_named(model), layout.to_json(), token)[0]
+        facts = (tenant, form, *_named(model), layout.to_json(), token)
+        job_id = self._accept("open", *facts, f"{row_bytes:.3f}", expected_rows)[0]
         return Upload(job_id, token)
 
-    def append(self, upload: Upload, index: int, blob: bytes, rows: int) -> list[Ticket]:
-        """Adds one chunk; the same index twice changes nothing. Returns the tickets to put.
+    def append(self, upload: Upload, index: int, blob: bytes, rows: int) -> Appended:
+        """Adds one chunk; the same index twice changes nothing.
 
-        Raises UploadRefused when the job was canceled, deleted or taken back meanwhile.
+        Raises UploadRefused when the job was canceled, deleted or taken back meanwhile, and StoreFull when there is no
+        room for the chunk and its results at this moment.
         """
         answer = self._scripts.call("append", upload.job_id, upload.token, index, rows, blob, secrets.token_hex(4))
-        reason, *ticket_ids = _texts(answer)
+        reason, *found = _texts(answer)
         _check_upload(upload, reason)
-        return [job_ticket(ticket_id) for ticket_id in ticket_ids]
+        rate, backlog_bytes, *ticket_ids = found
+        return Appended(
+            float(rate) if rate else None, int(backlog_bytes), [job_ticket(ticket_id) for ticket_id in ticket_ids]
+        )
 
     def renew_upload(self, upload: Upload) -> None:
         """Moves the deadline of an upload that is slow but alive. Raises UploadRefused."""
@@ -153,6 +207,8 @@ class Store:
             generation = self._generation or self._read_generation()
             job_id = generation + _random_id()
             answer = text(self._scripts.call(script, job_id, generation, *arguments))
+            if answer == "full":
+                raise StoreFull("the store has no room")
             if answer != "generation":
                 return job_id, answer
             self._generation = None  # the store has begun another life since we asked
@@ -185,7 +241,7 @@ class Store:
             reason, at, owner = text(tombstone).split(" ", 2)
             if owner == tenant:
                 raise JobGone(job_id, reason, int(at))
-        elif generation and not job_id.startswith(text(generation)):
+        elif not job_id.startswith(text(generation) if generation else self._read_generation()):
             raise JobGone(job_id, "job_lost", None)
         raise UnknownJob(job_id)
 
@@ -227,20 +283,25 @@ class Store:
             for (at, job_id), record in zip(order, records, strict=True)
         ]
 
-    def ahead(self, job: Job) -> tuple[int, int]:
-        """How many unended jobs were accepted before this one, and how many rows they still have."""
-        jobs, rows, _, _ = self._scripts.call("ahead", job.created_at)
-        return int(jobs), int(rows)
+    def ahead(self, job: Job) -> Ahead:
+        """What was accepted before this job and has not ended."""
+        jobs, rows, seconds, _, _, tickets, workers = self._scripts.call("ahead", job.created_at, self._tickets_key)
+        return Ahead(int(jobs), int(rows), float(seconds) if seconds else None, int(tickets), int(workers))
+
+    def hold(self, job_id: str, seconds: int) -> bool:
+        """Keeps an ended job for so many seconds more at least; False when it is gone."""
+        return bool(self._scripts.call("hold", job_id, seconds))
 
     def queue_state(self) -> QueueState:
         """The whole backlog, and the live workers."""
-        jobs, rows, oldest, now = self._scripts.call("ahead", "+inf")
+        jobs, rows, seconds, oldest, now, _, _ = self._scripts.call("ahead", "+inf", self._tickets_key)
         with translated():
             workers = [text(name) for name in self._client.zrange(PREFIX + "workers", 0, -1)]
             states = self._client.mget([f"{PREFIX}worker:{name}" for name in workers]) if workers else []
         return QueueState(
             jobs=int(jobs),
             rows=int(rows),
+            seconds=float(seconds) if seconds else None,
             oldest_created_at=int(oldest) if oldest else None,
             workers_busy=states.count(b"busy"),
             workers_idle=states.count(b"idle"),
@@ -319,6 +380,8 @@ def _named(model: ModelVersion) -> tuple[str, str, str, str]:
 
 
 def _check_upload(upload: Upload, reason: str) -> None:
+    if reason == "full":
+        raise StoreFull("the store has no room")
     if reason != "ok":
         raise UploadRefused(upload.job_id, reason)
 

@@ -84,7 +84,7 @@ def load(catalog_path: Path, name: str, version: str, sha256: str) -> "Predictor
 
     Raises CannotLoad: `model_unavailable`, `model_corrupt` or `model_load_failed`.
     """
-    manifest = _wanted_manifest(catalog_path, name, version, sha256)
+    manifest = wanted_manifest(catalog_path, name, version, sha256)
     artifact = _checked_bytes(catalog_path / name / version / manifest.artifact, manifest)
     fitted_with = manifest.library_versions.get("scikit-learn")
     if fitted_with != sklearn.__version__:
@@ -282,7 +282,8 @@ def _text_column(column: Column, absent: float | None) -> pd.Series:
     return pd.Series(column, dtype=object)
 
 
-def _wanted_manifest(catalog_path: Path, name: str, version: str, sha256: str) -> Manifest:
+def wanted_manifest(catalog_path: Path, name: str, version: str, sha256: str) -> Manifest:
+    """The manifest of exactly that state of a model. Raises CannotLoad."""
     try:
         manifest = read_manifest(catalog_path, name, version)
     except BadManifest as error:

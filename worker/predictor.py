@@ -6,7 +6,7 @@ environment. It may leak, hang, crash or be killed: the parent notices and goes 
 | asked | bodies | answered | bodies |
 | --- | --- | --- | --- |
 | `chunk`: number, model, layout, rows, verdict | compressed chunk | `progress`: rows | |
-| | | `chunk`: ok, failed, csv_bytes, has_surplus | compressed records, failures or nothing |
+| | | `chunk`: ok, failed, csv_bytes, has_surplus, seconds | compressed records, failures or nothing |
 | `singles`: number, model | JSON list of inputs | `singles` | JSON list of outcomes |
 | `stop`: number | | `stopped`, for the chunk of that number | |
 | | | `refused`: code, message, when the model cannot be loaded | |
@@ -26,12 +26,13 @@ import sys
 from collections import deque
 from functools import lru_cache, partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from jobs.codec import json_text
 from jobs.codec.chunk import compress, decompress, pack_failures
 from jobs.codec.layout import Layout
-from models.predictor import CannotLoad, Predictor, load
+from models.predictor import CannotLoad, Predictor, load, wanted_manifest
 from models.rows import RowError, arrange, read_row
 from worker.frames import Frame, Frames, pack
 from worker.reading import RecordCountDiffers
@@ -57,6 +58,7 @@ class Serving:
         self._frames = Frames()
         self._asked: deque[Frame] = deque()
         self._models_path = models_path
+        self._spent_elsewhere = 0.0  # on single predictions, while the present chunk was worked on
         self._sub_blocks: dict[str, SubBlocks] = {}
         self._load = lru_cache(maxsize=32)(self._load_anew)
 
@@ -90,16 +92,27 @@ class Serving:
 
     def _answer_chunk(self, number: int, frame: Frame) -> None:
         layout = _read_layout(frame.head["layout"])
-        predictor = self._load(*frame.head["model"])
-        chunk, rows = decompress(frame.bodies[0]), frame.head["rows"]
         if frame.head.get("verdict"):
-            scored = condemn(chunk, rows, layout, predictor.manifest, RowError(*frame.head["verdict"]))
-        else:
-            sub_blocks = self._sub_blocks.setdefault(predictor.manifest.key, SubBlocks())
-            scored = score(
-                chunk, rows, layout, predictor, sub_blocks=sub_blocks, between=partial(self._between, number)
-            )
-        self._say(_chunk_frame(number, scored))
+            self._say(_chunk_frame(number, self._condemn(frame, layout), seconds=0.0))
+            return
+        predictor = self._load(*frame.head["model"])
+        began, self._spent_elsewhere = perf_counter(), 0.0
+        sub_blocks = self._sub_blocks.setdefault(predictor.manifest.key, SubBlocks())
+        scored = score(
+            decompress(frame.bodies[0]),
+            frame.head["rows"],
+            layout,
+            predictor,
+            sub_blocks=sub_blocks,
+            between=partial(self._between, number),
+        )
+        self._say(_chunk_frame(number, scored, seconds=perf_counter() - began - self._spent_elsewhere))
+
+    def _condemn(self, frame: Frame, layout: Layout) -> Scored:
+        """Without loading the model: that may be what the predictor dies of."""
+        manifest = wanted_manifest(self._models_path, *frame.head["model"])
+        chunk = decompress(frame.bodies[0])
+        return condemn(chunk, frame.head["rows"], layout, manifest, RowError(*frame.head["verdict"]))
 
     def _between(self, number: int, rows_done: int) -> None:
         self._say(Frame({"is": "progress", "number": number, "rows": rows_done}))
@@ -108,7 +121,9 @@ class Serving:
         for _ in range(len(self._asked)):
             frame = self._asked.popleft()
             if frame.head["do"] == "singles":
+                began = perf_counter()
                 self._answer(frame)
+                self._spent_elsewhere += perf_counter() - began
             elif frame.head["do"] == "stop" and frame.head["number"] == number:
                 raise Stopped
             else:
@@ -142,7 +157,7 @@ def _read_single(text: str, predictor: Predictor) -> Any:  # noqa: ANN401 - a ro
         return error
 
 
-def _chunk_frame(number: int, scored: Scored) -> Frame:
+def _chunk_frame(number: int, scored: Scored, seconds: float) -> Frame:
     head = {
         "is": "chunk",
         "number": number,
@@ -150,6 +165,7 @@ def _chunk_frame(number: int, scored: Scored) -> Frame:
         "failed": len(scored.failures),
         "csv_bytes": len(scored.records),
         "has_surplus": scored.has_surplus,
+        "seconds": seconds,
     }
     failures = pack_failures(scored.failures) if scored.failures else b""
     return Frame(head, (compress(scored.records), failures))

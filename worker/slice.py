@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 RENEW_SECONDS = 1.0
 SINGLES_AT_ONCE = 256
+TURN_SECONDS = 0.2  # a slice is over so soon when another ticket waits: its job has its turn then
 LINGER_SECONDS = 0.05  # an inbox's slice waits so long for the next single before it ends
 LINGER_STEP_SECONDS = 0.005
 WITHOUT_VERSION_SECONDS = 0.1  # the pause before a ticket that this worker cannot serve goes to the back
@@ -110,13 +111,17 @@ class Slices:
         return True
 
     def _work_on_chunks(self, job_id: str, model: ModelVersion, layout: Layout) -> None:
-        until = monotonic() + self._slice_seconds
-        while not self.stopping and monotonic() < until:
+        began = monotonic()
+        spent, waiting = 0.0, 0
+        while not self.stopping and spent < (
+            min(TURN_SECONDS, self._slice_seconds) if waiting else self._slice_seconds
+        ):
             chunk = self._leases.lease(job_id, self._duty.slot, self._duty.ticket_id)
             if chunk is None:
                 return
             self._work_on_chunk(chunk, model, layout)
             self._look_at_inboxes()
+            spent, waiting = monotonic() - began, chunk.tickets_waiting
 
     def _work_on_chunk(self, chunk: LeasedChunk, model: ModelVersion, layout: Layout) -> None:
         with self._holding([chunk.lease]):
@@ -282,7 +287,13 @@ def _named(model: ModelVersion) -> list[str]:
 def _chunk_result(answer: Frame) -> ChunkResult:
     head = answer.head
     return ChunkResult(
-        head["ok"], head["failed"], head["csv_bytes"], head["has_surplus"], answer.bodies[0], answer.bodies[1]
+        head["ok"],
+        head["failed"],
+        head["csv_bytes"],
+        head["has_surplus"],
+        answer.bodies[0],
+        answer.bodies[1],
+        head["seconds"],
     )
 
 

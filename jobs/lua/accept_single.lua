@@ -1,7 +1,7 @@
 #!lua
 -- Accepts a single prediction and puts it into the inbox of its model version.
 -- ARGV: id, generation, tenant, model, version, sha256, model key, input, ticket, milliseconds of the mark
--- Returns 'generation', 'ok' (a valid mark stands, so a worker is on its way), or 'front' or 'back': where to put the
+-- Returns 'generation', 'full', 'ok' (a valid mark stands, so a worker is on its way), or 'front' or 'back': where to put the
 -- ticket. It goes to the front unless no batch slice ran since the last one: so neither starves the other.
 local id, generation, tenant, model, version, sha256, model_key, input, ticket, mark_ms = unpack(ARGV)
 if redis.call('GET', key('generation')) ~= generation then
@@ -9,6 +9,9 @@ if redis.call('GET', key('generation')) ~= generation then
 end
 if redis.call('EXISTS', job_key(id)) == 1 then
   return 'ok'
+end
+if not fits(4 * #input + 2048) then -- the record with its tombstone and its result
+  return 'full'
 end
 create(id, 'single', now(), {
   'tenant', tenant, 'form', 'json', 'status', 'queued', 'model', model, 'version', version, 'sha256', sha256,

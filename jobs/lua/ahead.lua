@@ -1,14 +1,20 @@
 #!lua flags=no-writes
 -- What stands before a moment in the queue; the whole queue when the moment is '+inf'.
--- ARGV: created_at ('+inf': everything)
--- Returns {unended jobs accepted before, rows that they still have, created_at of the oldest or ''}.
--- Rows of at most a thousand batches are added up: beyond that the position says enough.
+-- ARGV: created_at ('+inf': everything), RQ's list of tickets
+-- Returns {unended jobs accepted before, rows that they still have, seconds of one worker that those take ('' when no
+-- model of theirs was ever measured), created_at of the oldest or '', now, tickets that wait, live workers}.
+-- At most a thousand batches are looked at: beyond that the position says enough.
 local bound = ARGV[1] == '+inf' and '+inf' or '(' .. ARGV[1]
 local singles = redis.call('ZCOUNT', key('singles'), '-inf', bound)
 local jobs = singles + redis.call('ZCOUNT', key('batches'), '-inf', bound)
-local rows = singles
+local rows, seconds = singles, ''
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('batches'), '-inf', bound, 'LIMIT', 0, 1000)) do
-  rows = rows + count(id, 'rows_received') - count(id, 'rows_ok') - count(id, 'rows_failed')
+  local left = count(id, 'rows_received') - count(id, 'rows_ok') - count(id, 'rows_failed')
+  local known = rate(get(id, 'model_key') or '')
+  rows = rows + left
+  if known then
+    seconds = (seconds == '' and 0 or seconds) + left / known
+  end
 end
 local oldest = ''
 for _, kind in ipairs({ 'singles', 'batches' }) do
@@ -17,4 +23,7 @@ for _, kind in ipairs({ 'singles', 'batches' }) do
     oldest = first[2]
   end
 end
-return { jobs, rows, oldest, int(now()) }
+local at = now()
+local live = redis.call('ZCOUNT', key('workers'), int(at - WORKER_SILENCE_MS), '+inf')
+seconds = seconds == '' and '' or string.format('%.3f', seconds)
+return { jobs, rows, seconds, oldest, int(at), redis.call('LLEN', ARGV[2]), live }

@@ -15,6 +15,12 @@ if count(id, 'chunks_received') ~= tonumber(chunks) then
 end
 redis.call('HSET', job_key(id), 'closed', token, 'rows_total', int(count(id, 'rows_received')))
 redis.call('ZREM', key('receiving'), id)
+if count(id, 'expected') > 0 then
+  -- The rows are known now: what was promised for more of them is free again.
+  local left = count(id, 'rows_received') - count(id, 'rows_ok') - count(id, 'rows_failed')
+  redis.call('HDEL', key('promised'), id)
+  promise(id, left * tonumber(get(id, 'row_bytes')))
+end
 if count(id, 'chunks_done') == tonumber(chunks) then
   finish_by_counts(id, now())
 elseif get(id, 'started_at') then

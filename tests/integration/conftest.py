@@ -26,11 +26,12 @@ class Bench:
                 "tombstone_ttl_seconds": 7200,
                 "job_max_age_seconds": 86400,
                 "version_wait_seconds": 60,
+                "store_budget_bytes": 0,
                 **changes,
             }
         )
         self.tickets = TicketQueue(client)
-        self.store = Store(client, self.limits)
+        self.store = Store(client, self.limits, self.tickets.key)
         self.leases = Leases(client, self.limits, self.tickets.key)
 
     def layout(self):

@@ -36,7 +36,8 @@ NOT_PROCESSED = "not_processed: the job ended before this row was reached"
 def api(redis_client, store_url):
     settings = Settings.from_environment({"REDIS_URL": store_url})
     catalog = Catalog.read(settings.models_path, "housing")
-    return Api(settings, catalog, Store(redis_client, Limits.of(settings)), TicketQueue(redis_client))
+    tickets = TicketQueue(redis_client)
+    return Api(settings, catalog, Store(redis_client, Limits.of(settings), tickets.key), tickets)
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ class Jobs:
         rows = []
         for index, chunk in enumerate(chunks):
             rows.append(chunk.count(b"\n"))
-            (ticket,) = self.store.append(upload, index, compress(chunk), rows[-1]) or (None,)
+            (ticket,) = self.store.append(upload, index, compress(chunk), rows[-1]).tickets or (None,)
             if ticket:
                 slot, ticket_id = ticket.arguments[1], ticket.id
         if close:

@@ -323,7 +323,8 @@ def test_queue_counts_unended_jobs_and_their_rows(bench):
     later = bench.now() + 5
     bench.client.zadd("qc:batches", {second.job_id: later})
     bench.client.hset(f"qc:job:{second.job_id}", "created_at", later)
-    assert bench.store.ahead(bench.find(second.job_id)) == (2, 4)
+    ahead = bench.store.ahead(bench.find(second.job_id))
+    assert (ahead.jobs, ahead.rows, ahead.workers) == (2, 4, 2)
 
 
 def test_worker_that_is_gone_is_not_counted(bench):
