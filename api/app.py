@@ -25,12 +25,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = Flask(__name__, static_folder=None)
     client = web_client(settings.redis_url, settings.redis_tls_verify)
-    tickets = TicketQueue(client)
     app.extensions[EXTENSION] = Api(
         settings=settings,
         catalog=Catalog.read(settings.models_path, settings.default_model),
-        store=Store(client, Limits.of(settings), tickets.key),
-        tickets=tickets,
+        store=Store(client, Limits.of(settings)),
+        tickets=TicketQueue(client),
     )
     for routes in (submit, jobs, results, predict, models, health):
         app.register_blueprint(routes.blueprint)

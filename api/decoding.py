@@ -167,6 +167,10 @@ def _decode(decoder: codecs.IncrementalDecoder, piece: bytes, fed: int, name: st
         offset = fed - len(error.object) + error.start
         detail = f"The body is not {name} text at byte {offset}. Send the charset that it is in, or UTF-8."
         raise Problem(400, "encoding", detail) from None
+    except UnicodeError:
+        # What Python's decoders of UTF-16 and UTF-32 raise where no byte order mark says how to read the bytes.
+        detail = f"The body has no byte order mark at byte 0. Send charset={name}le or charset={name}be."
+        raise Problem(400, "encoding", detail) from None
 
 
 def _corrupt(coding: str) -> Problem:

@@ -158,7 +158,13 @@ def _(error: StoreAway) -> Problem:
 
 @as_problem.register
 def _(error: StoreFull) -> Problem:
-    detail = "The queue has no room for this. Try again later, or delete jobs whose results you have."
+    detail = "The store has no room for this now. Try again later, or delete jobs whose results you have."
+    if error.needed_bytes is not None and error.free_bytes is not None:
+        needed, free = error.needed_bytes / 1e6, error.free_bytes / 1e6
+        detail = (
+            f"This takes about {needed:.1f} MB of the store, and {free:.1f} MB are free. Keep fewer columns (?keep=), "
+            "send a smaller batch, delete jobs whose results you have, or try again later."
+        )
     return Problem(507, "storage_full", detail, headers=_retry_after(FULL_SECONDS))
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import logging
 import socket
+import traceback
 import uuid
 from typing import Any
 
@@ -10,7 +12,16 @@ from api.closing import finish
 
 LINGER_SECONDS = 1.0  # for a client that is still sending its headers
 SEND_SECONDS = 1.0
-# By the status that the server chose; everything else is a malformed request.
+# Gunicorn's errors, by name: the API does not depend on the server it runs under. Any other error of a request's
+# syntax is a malformed request, and what is no such error is the server's own.
+_KINDS = {
+    403: {"ForbiddenProxyRequest"},
+    414: {"LimitRequestLine"},
+    417: {"ExpectationFailed"},
+    431: {"LimitRequestHeaders"},
+    503: {"ConfigurationProblem", "InvalidResponseHeader", "InvalidResponseHeaderName"},
+}
+# By status; everything else is a malformed request.
 _REFUSALS = {
     403: ("forbidden", "This connection is not taken here."),
     414: ("uri_too_long", "The request line is too long. Put what is long into the body."),
@@ -20,41 +31,32 @@ _REFUSALS = {
 }
 _MALFORMED = ("malformed_request", "The request cannot be read as HTTP. Correct it and send it again.")
 
+log = logging.getLogger(__name__)
+
 
 class ProblemErrors:
     """Mixed into a class of gunicorn's workers, it answers as the app would."""
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:  # noqa: ANN401
-        """Answers what gunicorn would answer as HTML, with its status; its text may repeat headers and is dropped."""
-        written = _Written()
-        super().handle_error(req, written, addr, exc)  # type: ignore[misc] # gunicorn's
+        """Answers and logs instead of gunicorn, whose answer is HTML and whose words may repeat headers."""
+        status = _status(exc)
+        if status == 503:
+            # The frames without the exception's text, which can hold what a client sent.
+            frames = "".join(traceback.format_tb(exc.__traceback__))
+            log.error("a request met %s\n%s", type(exc).__name__, frames)
+        else:
+            log.warning("a request cannot be read: %s", type(exc).__name__)
         with contextlib.suppress(OSError):
             client.settimeout(SEND_SECONDS)
-            client.sendall(_answer(written.status))
+            client.sendall(_answer(status))
         finish(client, LINGER_SECONDS)
 
 
-class _Written:
-    """Stands in for the client's socket while gunicorn writes its own answer."""
-
-    def __init__(self) -> None:
-        self._bytes = b""
-
-    @property
-    def status(self) -> int:
-        """Of the answer; a 5xx that the contract does not know is one that it knows."""
-        status = int(self._bytes.split(maxsplit=2)[1])
-        if status == 501:  # a transfer coding that is not known: the client's to change
-            return 400
-        return 503 if status >= 500 else status
-
-    def sendall(self, written: bytes) -> None:
-        """Takes what gunicorn writes."""
-        self._bytes += written
-
-    def gettimeout(self) -> float:
-        """0: not blocking already."""
-        return 0.0
+def _status(error: Exception) -> int:
+    kind = type(error)
+    if kind.__module__ != "gunicorn.http.errors":
+        return 503
+    return next((status for status, names in _KINDS.items() if kind.__name__ in names), 400)
 
 
 def _answer(status: int) -> bytes:

@@ -22,6 +22,7 @@ FEWEST_ROWS = 16
 UNMEASURED_ROWS = 4096
 ROOM_SECONDS = 20.0  # how long an upload waits for room in the store before it is refused
 ROOM_STEP_SECONDS = 0.05
+FAILED_SECONDS = 60  # a model that cannot be loaded needs a person
 BACKLOG_BYTES = 8 * 1024 * 1024  # compressed input that may wait before the reader slows down
 PATIENCE_SECONDS = 2.0  # how much slower an upload gets by that, all in all
 PREDICTION_BYTES = 10  # a float of 17 digits, compressed
@@ -104,7 +105,10 @@ class Uploader:
         self.send(flush=True)
         if self._upload is None:
             raise Problem(400, "no_rows", "There is no row in the body. Send at least one.")
-        return self._api.store.close(self._upload, self._chunks)
+        try:
+            return self._api.store.close(self._upload, self._chunks)
+        except UploadRefused as error:
+            raise self._why(error) from None
 
     def _append(self, chunk: Chunk, layout: Layout) -> None:
         self._rows += chunk.rows
@@ -134,11 +138,21 @@ class Uploader:
         while True:
             try:
                 return self._api.store.append(upload, self._chunks, blob, rows)
+            except UploadRefused as error:
+                raise self._why(error) from None
             except StoreFull:
                 if time.monotonic() > until:
                     raise
             time.sleep(ROOM_STEP_SECONDS)
             self._api.store.renew_upload(upload)
+
+    def _why(self, refused: UploadRefused) -> UploadRefused | Problem:
+        """A job that failed while its body arrived is taken back, and its error is the answer."""
+        if refused.reason != "job_failed":
+            return refused
+        job = self._api.store.find(refused.job_id, tenant())
+        code, message = job.error_code or "job_failed", job.error_message or "The job has failed."
+        return Problem(503, code, message, headers={"Retry-After": str(FAILED_SECONDS)})
 
     def _next_rows(self, rows_per_second: float | None) -> int:
         """How many rows the next chunk has: about CHUNK_SECONDS of work, by the measured speed of the model.

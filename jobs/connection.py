@@ -3,7 +3,7 @@
 import ssl
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError
 from redis.retry import Retry
 
@@ -28,13 +28,16 @@ def web_client(url: str, tls_verify: bool = True) -> redis.Redis:
 
 
 def worker_client(url: str, tls_verify: bool = True) -> redis.Redis:
-    """For a worker's records and leases: patient, but never so long that a lease would lapse unnoticed."""
+    """For a worker's records and leases: patient, but never so long that a lease would lapse unnoticed.
+
+    No retries: taking a lease twice would leave the first one lying, and what may be repeated, the worker repeats.
+    """
     return _client(
         url,
         tls_verify,
         connections=WORKER_CONNECTIONS,
         answer_seconds=3.0,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 1, supported_errors=(ConnectionError,)),
+        retry=Retry(NoBackoff(), 0),
     )
 
 

@@ -56,4 +56,12 @@ class StoreAway(JobsError):
 
 
 class StoreFull(JobsError):
-    """Raised when the store has no room for what was to be accepted."""
+    """Raised when the store has no room for what was to be accepted.
+
+    `needed_bytes` and `free_bytes` are estimates, None where the store itself refused without saying.
+    """
+
+    def __init__(self, needed_bytes: int | None = None, free_bytes: int | None = None) -> None:
+        super().__init__("the store has no room")
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes

@@ -9,7 +9,7 @@ import redis
 from jobs.codec.layout import Layout
 from jobs.record import ModelVersion
 from jobs.scripts import Limits, Scripts, translated
-from jobs.store import MARK_MILLISECONDS, job_key, new_inbox_ticket_id, new_token, text
+from jobs.store import MARK_MILLISECONDS, PREFIX, job_key, new_inbox_ticket_id, new_token, text
 from jobs.tickets import Ticket, inbox_ticket, job_ticket
 
 SINGLE = "s"  # stands in for the chunk's index where a single prediction is leased
@@ -77,11 +77,10 @@ class SingleResult:
 class Leases:
     """What a worker asks of the store. Every method may raise StoreAway or StoreFull."""
 
-    def __init__(self, client: redis.Redis, limits: Limits, tickets_key: str) -> None:
+    def __init__(self, client: redis.Redis, limits: Limits) -> None:
         self._client = client
         self._scripts = Scripts(client, limits)
         self._lease_milliseconds = int(limits.lease_seconds * 1000)
-        self._tickets_key = tickets_key
 
     def describe(self, job_id: str) -> tuple[ModelVersion, Layout] | None:
         """Which model a batch is for and how it is laid out; None when it is gone."""
@@ -92,12 +91,15 @@ class Leases:
         name, version, sha256, layout = map(text, fields)
         return ModelVersion(name, version, sha256), Layout.from_json(layout)
 
+    def unended_batches(self) -> list[str]:
+        """The ids of up to a hundred batches that have not ended, the oldest first."""
+        with translated():
+            return [text(job_id) for job_id in self._client.zrange(f"{PREFIX}batches", 0, 99)]
+
     def lease(self, job_id: str, slot: int, ticket_id: str) -> LeasedChunk | None:
         """The next waiting chunk of a batch; None when there is none, or the job has ended or is gone."""
         token = new_token()
-        answer = self._scripts.call(
-            "lease", job_id, token, self._lease_milliseconds, slot, ticket_id, self._tickets_key
-        )
+        answer = self._scripts.call("lease", job_id, token, self._lease_milliseconds, slot, ticket_id)
         if answer[0] != b"chunk":
             return None
         _, index, rows, crashes, blob, waiting = answer
@@ -175,7 +177,6 @@ class Leases:
             "sweep",
             self._lease_milliseconds,
             int(pause_seconds * 1000),
-            self._tickets_key,
             secrets.token_hex(4),
             MARK_MILLISECONDS,
         )

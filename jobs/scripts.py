@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, RedisError, TimeoutError
+from redis.exceptions import (
+    ClusterDownError,
+    ConnectionError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
 
 from jobs.errors import StoreAway, StoreFull
 from jobs.status import as_lua
 
 LUA = Path(__file__).parent / "lua"
+TICKETS_KEY = "rq:queue:queuecast"  # the list in which RQ keeps the ids of our tickets
 LIFE_SECONDS = 7 * 24 * 3600  # how long keys of an unended job live after the last touch
 
 Argument = str | int | float | bytes
@@ -39,6 +50,7 @@ class Limits:
     def as_lua(self) -> str:
         """The table LIMITS that stands in front of every script; all in seconds."""
         return (
+            f"local TICKETS = '{TICKETS_KEY}'\n"
             f"local LIMITS = {{ upload_deadline = {self.upload_deadline_seconds}, life = {LIFE_SECONDS},"
             f" results_ttl = {self.results_ttl_seconds}, single_ttl = {self.single_ttl_seconds},"
             f" tombstone_ttl = {self.tombstone_ttl_seconds}, job_max_age = {self.job_max_age_seconds},"
@@ -52,18 +64,15 @@ def translated() -> Iterator[None]:
     try:
         yield
     except OutOfMemoryError as error:
-        raise StoreFull("the store has no room") from error
+        raise StoreFull from error
     except (ConnectionError, TimeoutError) as error:
         raise StoreAway("the store does not answer") from error
-    except RedisError as error:
-        if is_passing(error):
+    except (ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError) as error:
+        raise StoreAway("the store is changing its leader") from error
+    except ResponseError as error:
+        if str(error).startswith(("BUSY", "MISCONF")):
             raise StoreAway("the store cannot answer yet") from error
         raise
-
-
-def is_passing(error: RedisError) -> bool:
-    """Whether the server answered that it will be able to answer later: it is loading, busy or read-only."""
-    return str(error).startswith(("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "max number"))
 
 
 class Scripts:

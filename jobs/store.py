@@ -134,18 +134,12 @@ def new_inbox_ticket_id() -> str:
 class Store:
     """What the API asks of the store. Every method may raise StoreAway or StoreFull."""
 
-    def __init__(self, client: redis.Redis, limits: Limits, tickets_key: str) -> None:
+    def __init__(self, client: redis.Redis, limits: Limits) -> None:
         self._client = client
         self._scripts = Scripts(client, limits)
-        self._tickets_key = tickets_key
         self._generation: str | None = None
 
     # Accepting
-
-    def check_room(self, needed_bytes: int) -> None:
-        """Raises StoreFull when so many bytes could not be promised now."""
-        if text(self._scripts.call("check_room", needed_bytes)) == "full":
-            raise StoreFull("the store has no room")
 
     def open_batch(
         self,
@@ -170,8 +164,8 @@ class Store:
     def append(self, upload: Upload, index: int, blob: bytes, rows: int) -> Appended:
         """Adds one chunk; the same index twice changes nothing.
 
-        Raises UploadRefused when the job was canceled, deleted or taken back meanwhile, and StoreFull when there is no
-        room for the chunk and its results at this moment.
+        Raises UploadRefused when the job was canceled, deleted or taken back meanwhile or has failed, and StoreFull
+        when there is no room for the chunk and its results at this moment.
         """
         answer = self._scripts.call("append", upload.job_id, upload.token, index, rows, blob, secrets.token_hex(4))
         reason, *found = _texts(answer)
@@ -207,19 +201,18 @@ class Store:
             generation = self._generation or self._read_generation()
             job_id = generation + _random_id()
             answer = text(self._scripts.call(script, job_id, generation, *arguments))
-            if answer == "full":
-                raise StoreFull("the store has no room")
+            _check_room(answer)
             if answer != "generation":
                 return job_id, answer
             self._generation = None  # the store has begun another life since we asked
 
     def _read_generation(self) -> str:
         """The store's generation, begun here if it has none yet."""
+        begun = _random_id()[:GENERATION_LENGTH]
         with translated():
-            self._client.set(GENERATION, _random_id()[:GENERATION_LENGTH], nx=True)
-            generation = text(self._client.get(GENERATION))
-        self._generation = generation
-        return generation
+            found = self._client.set(GENERATION, begun, nx=True, get=True)
+        self._generation = text(found) if found else begun
+        return self._generation
 
     # Looking
 
@@ -285,7 +278,7 @@ class Store:
 
     def ahead(self, job: Job) -> Ahead:
         """What was accepted before this job and has not ended."""
-        jobs, rows, seconds, _, _, tickets, workers = self._scripts.call("ahead", job.created_at, self._tickets_key)
+        jobs, rows, seconds, _, _, tickets, workers = self._scripts.call("ahead", job.created_at)
         return Ahead(int(jobs), int(rows), float(seconds) if seconds else None, int(tickets), int(workers))
 
     def hold(self, job_id: str, seconds: int) -> bool:
@@ -294,7 +287,7 @@ class Store:
 
     def queue_state(self) -> QueueState:
         """The whole backlog, and the live workers."""
-        jobs, rows, seconds, oldest, now, _, _ = self._scripts.call("ahead", "+inf", self._tickets_key)
+        jobs, rows, seconds, oldest, now, _, _ = self._scripts.call("ahead", "+inf")
         with translated():
             workers = [text(name) for name in self._client.zrange(PREFIX + "workers", 0, -1)]
             states = self._client.mget([f"{PREFIX}worker:{name}" for name in workers]) if workers else []
@@ -380,10 +373,16 @@ def _named(model: ModelVersion) -> tuple[str, str, str, str]:
 
 
 def _check_upload(upload: Upload, reason: str) -> None:
-    if reason == "full":
-        raise StoreFull("the store has no room")
+    _check_room(reason)
     if reason != "ok":
         raise UploadRefused(upload.job_id, reason)
+
+
+def _check_room(answer: str) -> None:
+    """Raises StoreFull when that is what a script says."""
+    if answer.startswith("full "):
+        _, needed, free = answer.split()
+        raise StoreFull(int(needed), int(free))
 
 
 def _write_cursor(before: tuple[int, str]) -> str:

@@ -11,15 +11,16 @@ from typing import Any, ClassVar
 
 import redis
 from rq import Queue
+from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from jobs.scripts import translated
+from jobs.scripts import TICKETS_KEY, translated
 
-QUEUE = "queuecast"
+QUEUE = TICKETS_KEY.rpartition(":")[2]
 WORK_ON_JOB = "work_on_job"
 WORK_ON_INBOX = "work_on_inbox"
-TIMEOUT_SECONDS = 180  # RQ's bookkeeping only: the parent keeps all time limits itself
+TIMEOUT_SECONDS = 60  # RQ's bookkeeping only: the parent keeps all time limits itself
 FAILURE_TTL_SECONDS = 60  # RQ's own default is a year
 
 RESTORED = frozenset({"data", "origin", "status", "created_at", "enqueued_at", "started_at", "ended_at", "timeout"})
@@ -54,7 +55,10 @@ class TicketJob(RQJob):
     def restore(self, raw_data: Mapping[bytes, bytes]) -> Any:  # noqa: ANN401 - RQ's signature
         """Reads back what a ticket is made of, and nothing that someone else may have planted beside it."""
         kept = {field: value for field, value in raw_data.items() if _text(field) in RESTORED}
-        restored = super().restore(kept)
+        try:
+            restored = super().restore(kept)
+        except Exception as error:  # whatever was planted there: RQ drops the id of a job that is not there
+            raise NoSuchJobError(f"{self.id} is no ticket") from error
         self.result_ttl = 0
         self.failure_ttl = FAILURE_TTL_SECONDS
         return restored
@@ -77,11 +81,6 @@ class TicketQueue:
 
     def __init__(self, client: redis.Redis) -> None:
         self._queue = Queue(QUEUE, connection=client, job_class=TicketJob, serializer=JSONSerializer)
-
-    @property
-    def key(self) -> str:
-        """The list in the store that holds the ids of the waiting tickets."""
-        return str(self._queue.key)
 
     def put(self, tickets: Iterable[Ticket]) -> None:
         """Puts tickets. One that gets lost on the way costs a sweep's period, nothing more."""

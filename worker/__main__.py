@@ -15,8 +15,10 @@ from jobs.scripts import Limits
 from jobs.tickets import TicketQueue
 from models.catalog import BadManifest, Catalog
 from worker.child import Child, scrub
-from worker.parent import keep_working
+from worker.duty import Duty
+from worker.parent import Parts, keep_working
 from worker.rounds import Rounds
+from worker.served import Served
 from worker.slice import Slices
 
 log = logging.getLogger(__name__)
@@ -39,29 +41,31 @@ def main() -> None:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     client = worker_client(chosen.redis_url, chosen.redis_tls_verify)
     tickets = TicketQueue(client)
-    leases = Leases(client, Limits.of(chosen), tickets.key)
-    keys = [manifest.key for manifest in catalog.manifests]
-    rounds = Rounds(leases, tickets, name, keys, chosen.sweep_seconds)
+    leases = Leases(client, Limits.of(chosen))
+    served = Served(catalog)
+    rounds = Rounds(leases, tickets, name, served, chosen.sweep_seconds)
+    duty = Duty(leases, rounds, chosen.lease_seconds)
     child = Child(chosen.models_path, scrub(settings.inherited()))
     slices = Slices(
         leases=leases,
         tickets=tickets,
         child=child,
-        catalog=catalog,
-        rounds=rounds,
+        served=served,
+        duty=duty,
         slice_seconds=chosen.slice_seconds,
         max_attempts=chosen.max_attempts,
     )
 
     def stop(*_: object) -> None:
-        slices.stopping = True
+        duty.stopping = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     child.start()
-    log.info("worker %s serves %s", name, ", ".join(keys))
+    log.info("worker %s serves %s", name, ", ".join(served.keys))
     try:
-        keep_working(lambda: ticket_client(chosen.redis_url, chosen.redis_tls_verify), name, slices, rounds)
+        parts = Parts(slices, rounds, duty, child)
+        keep_working(lambda: ticket_client(chosen.redis_url, chosen.redis_tls_verify), name, parts)
     finally:
         child.kill()
         rounds.become("gone")

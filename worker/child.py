@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 from worker.frames import BrokenFrame, Frame, Frames, pack
 
@@ -49,9 +50,11 @@ class Child:
         return self._running.process.pid if self._running else None
 
     def start(self) -> None:
-        """Starts the predictor unless it runs; it is ready some time later, and what is asked meanwhile waits."""
+        """Starts the predictor unless one runs; it is ready some time later, and what is asked meanwhile waits."""
         if self._running:
-            return
+            if self._running.process.poll() is None:
+                return
+            self.kill()
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", "worker.predictor"]
@@ -104,7 +107,8 @@ class Child:
         """Gives up a question: the predictor is asked to leave it, and killed when it does not within STOP_SECONDS."""
         try:
             self._send(Frame({"do": "stop", "number": number}))
-            for _ in range(int(STOP_SECONDS / TICK_SECONDS)):
+            until = monotonic() + STOP_SECONDS
+            while monotonic() < until:
                 if number in self._present().answers:
                     del self._present().answers[number]
                     return

@@ -53,7 +53,7 @@ def _unpack(raw: bytes, head_bytes: int) -> Frame:
     try:
         head = json.loads(raw[:head_bytes])
         sizes = head.pop("sizes")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BrokenFrame("a frame's head is not what it has to be") from error
     bodies, start = [], head_bytes
     for size in sizes:

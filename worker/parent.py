@@ -9,7 +9,7 @@ full or away makes it raise or return.
 import logging
 import random
 from collections.abc import Callable
-from time import sleep
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -21,6 +21,8 @@ from rq.timeouts import BaseDeathPenalty
 
 from jobs.errors import StoreAway, StoreFull
 from jobs.tickets import QUEUE, WORK_ON_INBOX, WORK_ON_JOB, TicketJob
+from worker.child import Child
+from worker.duty import Duty
 from worker.rounds import Rounds
 from worker.slice import Slices
 
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 BLOCKING_POP_SECONDS = 2
 WORKER_TTL_SECONDS = BLOCKING_POP_SECONDS + 15  # RQ pops for 15 s less than this
+MAINTENANCE_SECONDS = 60  # RQ's own pass over tickets whose worker died; its default is ten minutes
 LONGEST_PAUSE_SECONDS = 2.0  # before RQ's worker is made anew
 
 
@@ -41,6 +44,16 @@ class NoDeathPenalty(BaseDeathPenalty):
         """There is none."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a worker is made of, beside RQ."""
+
+    slices: Slices
+    rounds: Rounds
+    duty: Duty
+    child: Child
+
+
 class TicketWorker(SimpleWorker):
     """RQ's worker, performing tickets in the parent's own process."""
 
@@ -48,29 +61,44 @@ class TicketWorker(SimpleWorker):
     log_result_lifespan = False
     max_connection_wait_time = LONGEST_PAUSE_SECONDS
 
-    def __init__(self, client: redis.Redis, name: str, slices: Slices, rounds: Rounds) -> None:
+    def __init__(self, client: redis.Redis, name: str, parts: Parts) -> None:
         super().__init__(
             [QUEUE],
             name=name,
             connection=client,
-            job_class=_job_class(slices),
+            job_class=_job_class(parts.slices),
             serializer=JSONSerializer,
             worker_ttl=WORKER_TTL_SECONDS,
+            maintenance_interval=MAINTENANCE_SECONDS,
             log_job_description=False,
         )
-        self._slices = slices
-        self._rounds = rounds
+        self._parts = parts
         self._holds_ticket = False
+
+    @property
+    def connection_timeout(self) -> int:
+        """RQ allows ten seconds more than the pop takes: too long for a worker that has to stop."""
+        return int(self.dequeue_timeout) + 1
 
     def _install_signal_handlers(self) -> None:
         """The process has its own, which only set a flag."""
 
+    def subscribe(self) -> None:
+        """RQ's commands are not listened to: that takes a connection and a thread of every worker."""
+
+    def unsubscribe(self) -> None:
+        """There is nothing to leave."""
+
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - RQ's signature
-        """RQ calls this before every blocking pop: the moment for our own rounds, and for stopping."""
-        if self._slices.stopping and not self._holds_ticket:
+        """RQ calls this before every blocking pop: the moment for our own rounds, and for stopping.
+
+        Ours come first: in a full store RQ's own heartbeat fails.
+        """
+        if self._parts.duty.stopping and not self._holds_ticket:
             raise StopRequested
+        self._parts.rounds.turn()
+        self._parts.child.start()
         super().heartbeat(*args, **kwargs)
-        self._rounds.turn()
 
     def reorder_queues(self, reference_queue: Any) -> None:  # noqa: ANN401 - RQ's signature
         """RQ calls this right after a pop: from here on there is a ticket that must not be dropped."""
@@ -79,22 +107,19 @@ class TicketWorker(SimpleWorker):
 
     def execute_job(self, job: Any, queue: Any) -> None:  # noqa: ANN401 - RQ's signature
         """Spends the slice of time that the ticket asks for."""
-        self._rounds.become("busy")
+        self._parts.rounds.become("busy")
         try:
             super().execute_job(job, queue)
         finally:
-            self._rounds.become("idle")
+            self._parts.rounds.become("idle")
             self._holds_ticket = False
 
     def let_go(self) -> None:
-        """Closes what a work() that ended badly leaves behind: its subscription thread and connections."""
+        """Closes the connections that a work() that ended badly leaves behind."""
         try:
-            if self.pubsub_thread:
-                self.pubsub_thread.stop()
-                self.pubsub.close()
             self.connection.close()
             self.connection.connection_pool.disconnect()
-        except RedisError as error:
+        except (RedisError, OSError) as error:
             log.warning("could not close a connection: %s", error)
 
 
@@ -120,19 +145,21 @@ def _tolerating(work: Callable[..., None]) -> Callable[..., None]:
     return tolerant
 
 
-def keep_working(make_client: Callable[[], redis.Redis], name: str, slices: Slices, rounds: Rounds) -> None:
+def keep_working(make_client: Callable[[], redis.Redis], name: str, parts: Parts) -> None:
     """Performs tickets until the worker has to stop, with a new RQ worker whenever the old one gave up."""
     lives = 0
-    while not slices.stopping:
+    while not parts.duty.stopping:
         lives += 1
         worker = None
         try:
-            worker = TicketWorker(make_client(), f"{name}.{lives}", slices, rounds)
+            worker = TicketWorker(make_client(), f"{name}.{lives}", parts)
             worker.work(logging_level="WARNING")
         except (RedisError, OSError) as error:
             log.warning("the store stopped the worker: %s", error)
         finally:
             if worker:
                 worker.let_go()
-        if not slices.stopping:
-            sleep(random.uniform(0.2, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter, so that not all come back at once
+        if not parts.duty.stopping:
+            parts.rounds.turn()
+            _tolerating(parts.slices.work_without_tickets)()
+            parts.duty.pause(random.uniform(0.2, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter: not all at once

@@ -1,14 +1,16 @@
 #!lua flags=no-writes
 -- What stands before a moment in the queue; the whole queue when the moment is '+inf'.
--- ARGV: created_at ('+inf': everything), RQ's list of tickets
+-- ARGV: created_at ('+inf': everything)
 -- Returns {unended jobs accepted before, rows that they still have, seconds of one worker that those take ('' when no
 -- model of theirs was ever measured), created_at of the oldest or '', now, tickets that wait, live workers}.
--- At most a thousand batches are looked at: beyond that the position says enough.
+-- A hundred batches are looked at; more are taken to be like them.
+local MOST_LOOKED_AT = 100
 local bound = ARGV[1] == '+inf' and '+inf' or '(' .. ARGV[1]
 local singles = redis.call('ZCOUNT', key('singles'), '-inf', bound)
-local jobs = singles + redis.call('ZCOUNT', key('batches'), '-inf', bound)
-local rows, seconds = singles, ''
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('batches'), '-inf', bound, 'LIMIT', 0, 1000)) do
+local batches = redis.call('ZCOUNT', key('batches'), '-inf', bound)
+local share = math.min(1, MOST_LOOKED_AT / batches)
+local rows, seconds = 0, ''
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('batches'), '-inf', bound, 'LIMIT', 0, MOST_LOOKED_AT)) do
   local left = count(id, 'rows_received') - count(id, 'rows_ok') - count(id, 'rows_failed')
   local known = rate(get(id, 'model_key') or '')
   rows = rows + left
@@ -24,6 +26,5 @@ for _, kind in ipairs({ 'singles', 'batches' }) do
   end
 end
 local at = now()
-local live = redis.call('ZCOUNT', key('workers'), int(at - WORKER_SILENCE_MS), '+inf')
-seconds = seconds == '' and '' or string.format('%.3f', seconds)
-return { jobs, rows, seconds, oldest, int(at), redis.call('LLEN', ARGV[2]), live }
+seconds = seconds == '' and '' or string.format('%.3f', seconds / share)
+return { singles + batches, singles + math.floor(rows / share), seconds, oldest, int(at), redis.call('LLEN', TICKETS), live_workers(at) }

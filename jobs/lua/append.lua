@@ -2,7 +2,7 @@
 -- Adds one chunk to a batch that is being received. The same index twice changes nothing.
 -- ARGV: id, upload token, index, rows, blob, nonce for tickets
 -- Returns {'ok', rate, backlog, ticket, …}: rows per second that a worker does of this model ('' when nobody knows),
--- bytes of input that wait or are worked on, and the tickets to put; {'full'} when there is no room for the chunk and
+-- bytes of input that wait or are worked on, and the tickets to put; {'full <bytes> <free bytes>'} when there is no room for the chunk and
 -- its results at this moment; or {reason} when the upload cannot go on.
 local id, token, index, rows, blob, nonce = unpack(ARGV)
 local reason = refusal(id, token)
@@ -12,8 +12,9 @@ end
 local at = now()
 -- Of a body of unknown length each chunk's results are promised when it comes.
 local promised = count(id, 'expected') == 0 and tonumber(get(id, 'row_bytes')) * rows or 0
-if redis.call('HEXISTS', job_key(id, 'rows'), index) == 0 and not fits(#blob + promised) then
-  return { 'full' }
+local full = shortage(#blob + promised)
+if full and redis.call('HEXISTS', job_key(id, 'rows'), index) == 0 then
+  return { full }
 end
 if redis.call('HSETNX', job_key(id, 'rows'), index, rows) == 1 then
   redis.call('HSET', job_key(id, 'inputs'), index, blob)

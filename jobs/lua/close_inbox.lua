@@ -5,6 +5,9 @@
 local model_key, ticket, following, mark_ms = unpack(ARGV)
 local inbox = inbox_key(model_key)
 local mark = redis.call('GET', inbox .. ':mark')
+if mark and mark == following then
+  return 1 -- asked again: the answer was lost
+end
 if mark and mark ~= ticket then
   return 0
 end

@@ -24,8 +24,9 @@ if keep ~= '1' then
 end
 redis.call('HDEL', job_key(id, 'leases'), index)
 redis.call('HDEL', job_key(id, 'crashes'), index)
-redis.call('ZREM', key('leases'), leased(id, index))
-redis.call('LREM', job_key(id, 'waiting'), 0, index)
+if redis.call('ZREM', key('leases'), leased(id, index)) == 0 then -- its deadline had passed
+  redis.call('LREM', job_key(id, 'waiting'), 0, index)
+end
 redis.call('HINCRBY', job_key(id), 'rows_ok', ok)
 redis.call('HINCRBY', job_key(id), 'rows_failed', failed)
 redis.call('HINCRBY', job_key(id), 'csv_bytes', csv_bytes)

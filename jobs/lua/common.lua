@@ -76,7 +76,7 @@ local function create(id, kind, at, fields)
   local tenant = get(id, 'tenant')
   redis.call('ZADD', unended(kind), int(at), id)
   redis.call('ZADD', index_key(tenant, kind), int(at), id)
-  redis.call('EXPIRE', index_key(tenant, kind), LIMITS.life)
+  redis.call('EXPIRE', index_key(tenant, kind), math.max(LIMITS.life, LIMITS.tombstone_ttl))
   -- Two old entries are looked at for each new one, so that the list never holds many jobs that are gone.
   for _, old in ipairs(redis.call('ZRANGE', index_key(tenant, kind), 0, 1)) do
     if redis.call('EXISTS', job_key(old)) == 0 then
@@ -103,9 +103,10 @@ local function withdraw(id)
   end
   local kind = get(id, 'kind')
   if kind == 'single' then
-    redis.call('ZREM', key('leases'), leased(id, SINGLE))
     redis.call('HDEL', job_key(id), 'lease')
-    redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
+    if redis.call('ZREM', key('leases'), leased(id, SINGLE)) == 0 then -- only then can it be in the inbox
+      redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
+    end
   else
     redis.call('DEL', job_key(id, 'waiting'), job_key(id, 'leases'), job_key(id, 'slots'), job_key(id, 'crashes'))
   end
@@ -168,11 +169,18 @@ local function refusal(id, token)
   return 'job_' .. status
 end
 
+local function live_workers(at)
+  return redis.call('ZCOUNT', key('workers'), int(at - WORKER_SILENCE_MS), '+inf')
+end
+
 -- Hands out the free slots of a batch: as many as it has waiting chunks, at most one for each live worker.
 -- Returns the ids of the tickets to put, one for each slot that was handed out.
 local function grant(id, at, nonce)
-  local live = redis.call('ZCOUNT', key('workers'), int(at - WORKER_SILENCE_MS), '+inf')
+  local live = live_workers(at)
   local slots = math.min(redis.call('LLEN', job_key(id, 'waiting')), math.max(live, 1))
+  if redis.call('LLEN', TICKETS) > 2 * live then
+    slots = math.min(slots, 1) -- far behind: more would only make the queue longer
+  end
   local tickets = {}
   for slot = 0, slots - 1 do
     local ticket = id .. '-' .. slot .. '-' .. nonce
@@ -229,9 +237,12 @@ local function room()
   return budget - tonumber(string.match(memory, 'used_memory:(%d+)')) - promised
 end
 
-local function fits(bytes)
+-- Nothing when there is room for so many bytes, else 'full <bytes> <free bytes>'.
+local function shortage(bytes)
   local free = room()
-  return free == nil or bytes <= free
+  if free and bytes > free then
+    return 'full ' .. int(bytes) .. ' ' .. int(math.max(free, 0))
+  end
 end
 
 -- Changes what a batch is expected to write still; what was estimated too low is not counted against others.
@@ -270,15 +281,15 @@ end
 
 -- Puts a leased chunk or single back to the front of what waits.
 local function put_back(id, index)
-  redis.call('ZREM', key('leases'), leased(id, index))
+  if redis.call('ZREM', key('leases'), leased(id, index)) == 0 then
+    return -- the sweep has put it back already
+  end
   if index == SINGLE then
     local inbox = inbox_key(get(id, 'model_key'))
-    redis.call('LREM', inbox, 0, id)
     redis.call('LPUSH', inbox, id)
     redis.call('EXPIRE', inbox, LIMITS.life)
     redis.call('SADD', key('inboxes'), get(id, 'model_key'))
   else
-    redis.call('LREM', job_key(id, 'waiting'), 0, index)
     redis.call('LPUSH', job_key(id, 'waiting'), index)
     redis.call('EXPIRE', job_key(id, 'waiting'), LIMITS.life)
   end

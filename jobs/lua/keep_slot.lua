@@ -4,7 +4,11 @@
 -- ARGV: id, slot, ticket, next ticket
 -- Returns 1 when the next ticket is to be put, else 0.
 local id, slot, ticket, following = unpack(ARGV)
-if holder(id, slot) ~= ticket then
+local held = holder(id, slot)
+if held == following then
+  return 1 -- asked again: the answer was lost
+end
+if held ~= ticket then
   return 0
 end
 if redis.call('LLEN', job_key(id, 'waiting')) == 0 then

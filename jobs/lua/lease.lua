@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Leases the next waiting chunk of a batch to a worker.
--- ARGV: id, token, milliseconds of the lease, slot, ticket, RQ's list of tickets
+-- ARGV: id, token, milliseconds of the lease, slot, ticket
 -- Returns {'chunk', index, rows, crashes, blob, tickets that wait for a worker}; {'none'} when no chunk waits; {'gone'} when the job has ended or is gone.
-local id, token, lease_ms, slot, ticket, tickets_key = unpack(ARGV)
+local id, token, lease_ms, slot, ticket = unpack(ARGV)
 local status = get(id, 'status')
 if not status or not next(MOVES[status]) then
   return { 'gone' }
@@ -24,5 +24,5 @@ redis.call('SET', key('turn'), 'batch', 'EX', 60)
 return {
   'chunk', index, redis.call('HGET', job_key(id, 'rows'), index),
   redis.call('HGET', job_key(id, 'crashes'), index) or '0', redis.call('HGET', job_key(id, 'inputs'), index),
-  redis.call('LLEN', tickets_key),
+  redis.call('LLEN', TICKETS),
 }

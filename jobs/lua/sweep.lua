@@ -1,9 +1,8 @@
 #!lua flags=allow-oom
 -- The repair pass. It never needs to know who failed: it looks only at deadlines and at what waits.
--- ARGV: milliseconds of a lease, milliseconds between two sweeps, RQ's list of tickets, nonce for tickets,
---       milliseconds of an inbox's mark
+-- ARGV: milliseconds of a lease, milliseconds between two sweeps, nonce for tickets, milliseconds of an inbox's mark
 -- Returns a flat list, three for each ticket to put at the front: 'job', id, ticket or 'inbox', model key, ticket.
-local lease_ms, pause_ms, tickets_key, nonce, mark_ms = unpack(ARGV)
+local lease_ms, pause_ms, nonce, mark_ms = unpack(ARGV)
 local at = now()
 local tickets = {}
 
@@ -65,11 +64,23 @@ local function fail(id, code)
   finish(id, 'failed', at, code, messages[code])
 end
 
+-- The ids of the tickets that wait for a worker; read once, for there may be thousands.
+local waiting
+local function waits(ticket)
+  if not waiting then
+    waiting = {}
+    for _, other in ipairs(redis.call('LRANGE', TICKETS, 0, -1)) do
+      waiting[other] = true
+    end
+  end
+  return waiting[ticket]
+end
+
 local function free_slots(id)
   local slots = redis.call('HGETALL', job_key(id, 'slots'))
   for i = 1, #slots, 2 do
     local ticket, touched = holder(id, slots[i])
-    if touched + SLOT_SILENCE_MS < at and not redis.call('LPOS', tickets_key, ticket) then
+    if touched + SLOT_SILENCE_MS < at and not waits(ticket) then
       redis.call('HDEL', job_key(id, 'slots'), slots[i])
     end
   end
@@ -127,7 +138,7 @@ if at - last < tonumber(pause_ms) then
 end
 redis.call('SET', key('swept'), int(at), 'EX', LIMITS.life)
 redis.call('ZREMRANGEBYSCORE', key('workers'), '-inf', int(at - WORKER_SILENCE_MS))
-if at - last > lease_ms / 2 then
+if at - last > math.max(lease_ms / 2, 3 * pause_ms) then
   extend_all()
   return tickets
 end

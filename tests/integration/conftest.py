@@ -31,8 +31,8 @@ class Bench:
             }
         )
         self.tickets = TicketQueue(client)
-        self.store = Store(client, self.limits, self.tickets.key)
-        self.leases = Leases(client, self.limits, self.tickets.key)
+        self.store = Store(client, self.limits)
+        self.leases = Leases(client, self.limits)
 
     def layout(self):
         return plan(

@@ -36,8 +36,7 @@ NOT_PROCESSED = "not_processed: the job ended before this row was reached"
 def api(redis_client, store_url):
     settings = Settings.from_environment({"REDIS_URL": store_url})
     catalog = Catalog.read(settings.models_path, "housing")
-    tickets = TicketQueue(redis_client)
-    return Api(settings, catalog, Store(redis_client, Limits.of(settings), tickets.key), tickets)
+    return Api(settings, catalog, Store(redis_client, Limits.of(settings)), TicketQueue(redis_client))
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ class Jobs:
     def __init__(self, api, redis_client):
         self.api = api
         self.store = api.store
-        self.leases = Leases(redis_client, Limits.of(api.settings), api.tickets.key)
+        self.leases = Leases(redis_client, Limits.of(api.settings))
 
     def model(self, name):
         manifest = self.api.catalog.find(name)

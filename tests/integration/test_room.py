@@ -99,11 +99,12 @@ def test_store_without_a_limit_takes_everything(bench):
 def test_own_limit_of_the_store_counts_when_no_budget_is_set(bench):
     bench.client.config_set("maxmemory", bench.client.info("memory")["used_memory"] + 2 * MIB)
     try:
-        with pytest.raises(StoreFull):
-            bench.store.check_room(100 * MIB)
+        with pytest.raises(StoreFull) as caught:
+            open_batch(bench, row_bytes=1, expected_rows=100 * MIB)
     finally:
         bench.client.config_set("maxmemory", 0)
-    bench.store.check_room(100 * MIB)
+    assert caught.value.needed_bytes == 100 * MIB
+    assert caught.value.free_bytes < 2 * MIB
 
 
 def test_backlog_is_what_waits_or_is_worked_on(bench):

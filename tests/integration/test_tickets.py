@@ -9,6 +9,7 @@ import pytest
 from rq.exceptions import DeserializationError
 from rq.serializers import JSONSerializer
 
+from jobs.scripts import TICKETS_KEY
 from jobs.tickets import Ticket, TicketJob
 
 RAN = []
@@ -93,4 +94,4 @@ def test_ticket_carries_no_description_of_its_arguments(bench):
 
 def test_front_tickets_overtake(bench):
     bench.tickets.put([Ticket("a-0-x", "work_on_job", ("a", 0)), Ticket("b-0-x", "work_on_job", ("b", 0), front=True)])
-    assert bench.client.lrange(bench.tickets.key, 0, -1) == [b"b-0-x", b"a-0-x"]
+    assert bench.client.lrange(TICKETS_KEY, 0, -1) == [b"b-0-x", b"a-0-x"]

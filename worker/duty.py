@@ -1,0 +1,92 @@
+"""What a worker holds at a moment, and what it does while it waits: renew leases, make rounds, listen for the end."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import TypeVar
+
+from jobs.errors import StoreAway, StoreFull
+from jobs.leases import Lease, Leases
+from worker.rounds import Rounds
+
+log = logging.getLogger(__name__)
+
+LONGEST_RENEWAL_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 2.0  # between two tries while the store is away
+
+T = TypeVar("T")
+
+
+class Stopping(Exception):
+    """Raised out of a wait when the worker was told to stop."""
+
+
+class LeaseLost(Exception):
+    """Raised out of a wait when nothing that is worked on is held any more: canceled, deleted or taken over."""
+
+
+class Duty:
+    """The leases that the worker holds, the ticket it holds them for, and whether it has to stop."""
+
+    def __init__(self, leases: Leases, rounds: Rounds, lease_seconds: float) -> None:
+        self.stopping = False
+        self.slot = -1
+        self.ticket_id = ""
+        self._leases = leases
+        self._rounds = rounds
+        self._held: list[Lease] = []
+        self._renewal_seconds = min(LONGEST_RENEWAL_SECONDS, lease_seconds / 4)
+        self._renew_at = 0.0
+
+    def begin(self, ticket_id: str, slot: int = -1) -> None:
+        """A ticket's slice begins; whatever was held before is not any more."""
+        self.slot, self.ticket_id = slot, ticket_id
+        self._held = []
+
+    @contextmanager
+    def holding(self, leases: Sequence[Lease]) -> Iterator[None]:
+        """Renews these leases too, together with what is held already."""
+        before = self._held
+        self._held = [*before, *leases]
+        self._renew_at = monotonic() + self._renewal_seconds
+        try:
+            yield
+        finally:
+            self._held = before
+
+    def tick(self) -> None:
+        """Called all the time while the predictor works. Raises Stopping or LeaseLost."""
+        if self.stopping:
+            raise Stopping
+        self._rounds.turn()
+        if self._held and monotonic() >= self._renew_at:
+            self._renew_at = monotonic() + self._renewal_seconds
+            self._renew()
+
+    def insist(self, call: Callable[[], T]) -> T | None:
+        """Repeats a call that is safe to repeat until the store takes it; None when the worker has to stop first."""
+        pause = 0.05
+        while True:
+            try:
+                return call()
+            except (StoreAway, StoreFull) as error:
+                log.warning("holding the result: %s", error)
+            if self.stopping:
+                return None
+            sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def pause(self, seconds: float) -> None:
+        """Waits, unless the worker has to stop."""
+        if not self.stopping:
+            sleep(seconds)
+
+    def _renew(self) -> None:
+        try:
+            lost = self._leases.renew(self._held, self.slot, self.ticket_id)
+        except (StoreAway, StoreFull) as error:
+            log.warning("could not renew leases: %s", error)
+            return
+        if len(lost) == len(self._held):
+            raise LeaseLost
