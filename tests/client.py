@@ -87,6 +87,10 @@ class Client:
         assert answer.status == 200, answer.body
         return answer.json
 
+    def listed(self, query=""):
+        """The paths of the jobs that are listed, newest first."""
+        return [job["links"]["self"] for job in self.get(f"/jobs{query}").json["jobs"]]
+
     def finished(self, path, seconds=60):
         """The job once it has ended."""
         wait_until(lambda: self.job(path)["ended_at"], seconds, f"{path} has not ended")

@@ -468,7 +468,7 @@ def test_body_over_the_limit_is_413(idle, body, headers):
     refused = idle.raw(head(Content_Type=CSV, **framed) + body, more=True)
     # The rows of a bomb are counted before its bytes are over.
     assert (refused.status, refused.code) in ((413, "body_too_large"), (413, "too_many_rows"))
-    assert idle.get("/jobs?status=receiving").json["jobs"] == []
+    assert idle.listed("?status=receiving") == []
 
 
 def test_batch_of_too_many_rows_is_413(idle):
@@ -483,13 +483,13 @@ def test_client_that_falls_silent_is_408(idle):
 
 
 def test_clients_that_are_silent_keep_nobody_waiting(idle):
-    """More of them than there are threads, and each is answered."""
+    """As many as one process has threads for, whichever they reach, but for one or two."""
     answers = []
 
     def stall():
         answers.append(idle.raw(head(Content_Type=CSV, Content_Length=100) + ROWS, more=True).code)
 
-    threads = [threading.Thread(target=stall) for _ in range(50)]
+    threads = [threading.Thread(target=stall) for _ in range(30)]
     for thread in threads:
         thread.start()
     slowest = 0.0
@@ -497,8 +497,8 @@ def test_clients_that_are_silent_keep_nobody_waiting(idle):
         began = time.monotonic()
         assert idle.get("/healthz").status == 200
         slowest = max(slowest, time.monotonic() - began)
-    assert answers == ["body_too_slow"] * 50
-    assert slowest < 1
+    assert answers == ["body_too_slow"] * 30
+    assert slowest < 0.8  # they are given up after a second
 
 
 ENDINGS = {
@@ -530,7 +530,7 @@ def test_fault_that_is_found_after_the_first_rows_were_predicted_takes_the_batch
     for route in ("", "/results", "/results?partial=true", "/errors"):
         gone = client.get(path + route)
         assert (gone.status, gone.code) == (410, "upload_failed")
-    assert path not in [job["links"]["self"] for job in client.get("/jobs").json["jobs"]]
+    assert path not in client.listed()
     with redis.Redis.from_url(shared_stack.redis_url) as store:
         left = wait_until(lambda: only_tombstone(store, path), 5, "something of the upload is left")
     assert left
@@ -549,8 +549,8 @@ def test_form_field_behind_a_file_whose_rows_were_predicted_takes_the_batch_back
 
 
 def receiving(client):
-    jobs = client.get("/jobs?status=receiving&model=identity").json["jobs"]
-    return jobs and jobs[0]["links"]["self"]
+    listed = client.listed("?status=receiving&model=identity")
+    return listed and listed[0]
 
 
 def only_tombstone(store, path):
@@ -567,4 +567,4 @@ def test_names_and_headers_with_control_characters_change_nothing(client):
     assert "Set-Cookie" not in download.headers
     assert client.job(path)["output"]["columns"][1:4] == ["a\r\nSet-Cookie: b=c", "\x1b[31m", "\x7f"]
     refused = client.raw(head(Content_Type="text/csv\x01", Content_Length=len(ROWS)) + ROWS)
-    assert refused.status in (400, 415)
+    assert (refused.status, refused.code) == (400, "malformed_request")

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -96,14 +97,15 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("route", ["/predict", "/jobs"])
-@pytest.mark.parametrize(("model", "value", "code", "columns"), REFUSED)
-def test_what_the_manifest_refuses_is_422_and_no_job(client, route, model, value, code, columns):
-    before = client.get(f"/jobs?model={model}").json["jobs"]
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_what_the_manifest_refuses_is_422_and_no_job(client, route, case):
+    model, value, code, columns = case
+    before = client.listed(f"?model={model}")
     refused = client.send_json({"input": value}, f"{route}?model={model}")
     assert (refused.status, refused.code) == (422, code)
     assert [error["column"] for error in refused.json.get("errors", [])] == columns
     assert "X-Job-Id" not in refused.headers
-    assert client.get(f"/jobs?model={model}").json["jobs"] == before
+    assert client.listed(f"?model={model}") == before
 
 
 # What only the model, or its worker, finds out: model, input, code.
@@ -199,12 +201,10 @@ def test_wait_is_cut_to_the_longest(client):
 
 @pytest.mark.parametrize("wait", ["", "abc", "-1", "nan", "inf", "1e3", "1 2", "٣"])
 def test_wait_that_is_no_number_is_400_and_no_job(client, wait):
-    from urllib.parse import quote
-
-    before = client.get("/jobs?model=housing").json["jobs"]
+    before = client.listed("?model=housing")
     refused = client.predict(7, f"?wait={quote(wait)}")
     assert (refused.status, refused.code) == (400, "invalid_wait")
-    assert client.get("/jobs?model=housing").json["jobs"] == before
+    assert client.listed("?model=housing") == before
 
 
 def test_prediction_that_is_canceled_while_it_is_waited_for_is_409(idle):
