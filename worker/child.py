@@ -35,6 +35,14 @@ class _Running:
     answers: dict[int, Frame] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something that one predictor was asked."""
+
+    number: int
+    running: _Running
+
+
 class Child:
     """One predictor at a time; a new one is started when it is asked and none runs."""
 
@@ -77,45 +85,57 @@ class Child:
             running.process.kill()
             running.process.wait()
 
-    def ask(self, frame: Frame, tick: Callable[[], None], progress: Callable[[], None] | None = None) -> Frame:
-        """Asks, and waits for the answer. `tick` is called about every TICK_SECONDS, `progress` after each sub-block.
+    def ask(self, frame: Frame, tick: Callable[[], None]) -> Frame:
+        """Asks and waits for the answer, as `send` and `wait` do."""
+        return self.wait(self.send(frame), tick)
 
-        Either may ask in between, and either may raise: then the question is left behind, see `stop`.
-        Raises ChildDied.
-        """
+    def send(self, frame: Frame) -> Question:
+        """Asks; the predictor comes to it when it has answered what it was asked before."""
         self.start()
         self._number += 1
-        number = self._number
-        self._send(Frame({**frame.head, "number": number}, frame.bodies))
-        asked = self._running
+        self._send(Frame({**frame.head, "number": self._number}, frame.bodies))
+        return Question(self._number, self._present())
+
+    def wait(self, question: Question, tick: Callable[[], None], progress: Callable[[], None] | None = None) -> Frame:
+        """The answer. `tick` is called about every TICK_SECONDS, `progress` after each sub-block.
+
+        Either may ask in between, and either may raise: then the question is given up, see `stop`. Raises ChildDied.
+        """
         try:
-            while number not in self._present().answers:
-                progressed = self._exchange(number)
+            while True:
+                running = self._asked(question)
+                if question.number in running.answers:
+                    return running.answers.pop(question.number)
+                progressed = self._exchange(question.number)
                 tick()
                 if progressed and progress:
                     progress()
-                if self._running is not asked:  # it died over something else, and another was started for that
-                    raise ChildDied
-            return self._present().answers.pop(number)
         except ChildDied:
             raise
         except BaseException:
-            self.stop(number)
+            self.stop(question)
             raise
 
-    def stop(self, number: int) -> None:
+    def stop(self, question: Question) -> None:
         """Gives up a question: the predictor is asked to leave it, and killed when it does not within STOP_SECONDS."""
         try:
-            self._send(Frame({"do": "stop", "number": number}))
+            self._asked(question)
+            self._send(Frame({"do": "stop", "number": question.number}))
             until = monotonic() + STOP_SECONDS
             while monotonic() < until:
-                if number in self._present().answers:
-                    del self._present().answers[number]
+                if question.number in self._asked(question).answers:
+                    del self._asked(question).answers[question.number]
                     return
-                self._exchange(number)
+                self._exchange(question.number)
         except ChildDied:
             return
         self.kill()
+
+    def _asked(self, question: Question) -> _Running:
+        """The predictor that was asked. Raises ChildDied when it died, though another may have been started since."""
+        if self._running is not question.running:
+            raise ChildDied
+        return question.running
 
     def _present(self) -> _Running:
         if self._running is None:

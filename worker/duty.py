@@ -1,8 +1,7 @@
 """What a worker holds at a moment, and what it does while it waits: renew leases, make rounds, listen for the end."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import TypeVar
 
@@ -44,16 +43,15 @@ class Duty:
         self.slot, self.ticket_id = slot, ticket_id
         self._held = []
 
-    @contextmanager
-    def holding(self, leases: Sequence[Lease]) -> Iterator[None]:
-        """Renews these leases too, together with what is held already."""
-        before = self._held
-        self._held = [*before, *leases]
+    def hold(self, leases: Sequence[Lease]) -> None:
+        """Renews these leases too from now on, together with what is held already."""
+        self._held += leases
         self._renew_at = monotonic() + self._renewal_seconds
-        try:
-            yield
-        finally:
-            self._held = before
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        """Renews these leases no more."""
+        gone = set(leases)
+        self._held = [lease for lease in self._held if lease not in gone]
 
     def tick(self) -> None:
         """Called all the time while the predictor works. Raises Stopping or LeaseLost."""

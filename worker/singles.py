@@ -35,14 +35,16 @@ class Singles:
         singles = self._leases.lease_singles(model_keys, SINGLES_AT_ONCE, self._duty.ticket_id)
         if singles is None:
             return False
-        with self._duty.holding(singles.leases):
-            try:
-                self._predict(singles, singles.inputs)
-            except Stopping:
-                self._leases.give_back(singles.leases, counted=False)
-                raise
-            except LeaseLost:
-                log.info("single predictions of %s were taken over", singles.model_key)
+        self._duty.hold(singles.leases)
+        try:
+            self._predict(singles, singles.inputs)
+        except Stopping:
+            self._leases.give_back(singles.leases, counted=False)
+            raise
+        except LeaseLost:
+            log.info("single predictions of %s were taken over", singles.model_key)
+        finally:
+            self._duty.release(singles.leases)
         return True
 
     def _predict(self, singles: LeasedSingles, inputs: dict[str, str]) -> None:

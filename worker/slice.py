@@ -1,6 +1,8 @@
 """One slice of time on one job or one inbox: lease, predict, commit, next; then the ticket goes to the back."""
 
 import logging
+from dataclasses import dataclass
+from functools import cached_property
 from time import monotonic, sleep
 
 from jobs.codec.layout import Layout
@@ -8,7 +10,7 @@ from jobs.errors import StoreAway, StoreFull
 from jobs.leases import ChunkResult, LeasedChunk, Leases
 from jobs.record import ModelVersion
 from jobs.tickets import Ticket, TicketQueue
-from worker.child import Child, ChildDied
+from worker.child import Child, ChildDied, Question
 from worker.duty import Duty, LeaseLost, Stopping
 from worker.frames import Frame
 from worker.served import Served
@@ -20,6 +22,28 @@ TURN_SECONDS = 0.2  # a slice is over so soon when another ticket waits: its job
 LINGER_SECONDS = 0.05  # an inbox's slice waits so long for the next single before it ends
 LINGER_STEP_SECONDS = 0.005
 WITHOUT_VERSION_SECONDS = 0.1  # the pause before a ticket that this worker cannot serve goes to the back
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The job that a slice is spent on."""
+
+    job_id: str
+    model: ModelVersion
+    layout: Layout
+
+    @cached_property
+    def layout_json(self) -> str:
+        """The layout as frames carry it."""
+        return self.layout.to_json()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A leased chunk that the predictor was asked for."""
+
+    chunk: LeasedChunk
+    question: Question
 
 
 class Slices:
@@ -52,10 +76,10 @@ class Slices:
         described = self._leases.describe(job_id)
         if described is None:
             return
-        model, layout = described
+        batch = Batch(job_id, *described)
         try:
-            if model.key in self._served:
-                self._work_on_chunks(job_id, model, layout)
+            if batch.model.key in self._served:
+                self._work_on_chunks(batch)
             else:
                 self._duty.pause(WITHOUT_VERSION_SECONDS)
         except Stopping:
@@ -107,43 +131,87 @@ class Slices:
                 return True
         return False
 
-    def _work_on_chunks(self, job_id: str, model: ModelVersion, layout: Layout) -> None:
-        began, length = monotonic(), self._slice_seconds
-        while not self._duty.stopping and monotonic() - began < length and model.key in self._served:
-            chunk = self._leases.lease(job_id, self._duty.slot, self._duty.ticket_id)
-            if chunk is None:
+    def _work_on_chunks(self, batch: Batch) -> None:
+        """Works on chunk after chunk. The next one is leased and asked for before the present one is done, so that
+        the predictor never waits for the store."""
+        began = monotonic()
+        present = self._ask_next(batch)
+        while present:
+            following = self._ask_ahead(batch, present, monotonic() - began)
+            try:
+                alive = self._finish(present, batch)
+            except BaseException:
+                self._give_back(following)
+                raise
+            if not alive:
+                self._give_back(following)
                 return
-            self._work_on_chunk(chunk, model, layout)
+            present = following
             self._look_at_inboxes()
-            length = min(TURN_SECONDS, self._slice_seconds) if chunk.tickets_waiting else self._slice_seconds
 
-    def _work_on_chunk(self, chunk: LeasedChunk, model: ModelVersion, layout: Layout) -> None:
+    def _ask_ahead(self, batch: Batch, present: Asked, spent_seconds: float) -> Asked | None:
+        """The next chunk, unless the slice is over by then, or the present one may kill the predictor."""
+        length = min(TURN_SECONDS, self._slice_seconds) if present.chunk.tickets_waiting else self._slice_seconds
+        if (
+            self._duty.stopping
+            or spent_seconds > length
+            or present.chunk.crashes
+            or batch.model.key not in self._served
+        ):
+            return None
+        try:
+            return self._ask_next(batch)
+        except (StoreAway, StoreFull) as error:
+            log.warning("could not lease the next chunk: %s", error)
+            return None
+
+    def _ask_next(self, batch: Batch) -> Asked | None:
+        """Leases the next chunk and asks for it; None when there is none."""
+        chunk = self._leases.lease(batch.job_id, self._duty.slot, self._duty.ticket_id)
+        if chunk is None:
+            return None
         if chunk.crashes > self._max_attempts + 1:  # even its rows could not be given their error
             message = "reading the rows of a chunk killed the predicting process again and again"
-            self._duty.insist(lambda: self._leases.fail([chunk.lease.job_id], "worker_crashed", message))
-            return
-        self._singles.proved_guilty = False
-        with self._duty.holding([chunk.lease]):
-            try:
-                frame = self._chunk_frame(chunk, model, layout)
-                answer = self._child.ask(frame, self._duty.tick, self._look_at_inboxes)
-            except ChildDied:
-                counted = not self._singles.proved_guilty
-                self._duty.insist(lambda: self._leases.give_back([chunk.lease], counted=counted))
-            except Stopping:
-                self._leases.give_back([chunk.lease], counted=False)
-                raise
-            except LeaseLost:
-                log.info("chunk %s of job %s was taken over", chunk.lease.index, chunk.lease.job_id)
-            else:
-                self._hand_in(chunk, answer, model, layout)
+            self._duty.insist(lambda: self._leases.fail([batch.job_id], "worker_crashed", message))
+            return None
+        self._duty.hold([chunk.lease])
+        return Asked(chunk, self._child.send(self._chunk_frame(chunk, batch)))
 
-    def _hand_in(self, chunk: LeasedChunk, answer: Frame, model: ModelVersion, layout: Layout) -> None:
+    def _finish(self, asked: Asked, batch: Batch) -> bool:
+        """Waits for a chunk's answer and hands it in; False when the predictor died over it."""
+        lease = asked.chunk.lease
+        self._singles.proved_guilty = False
+        try:
+            answer = self._child.wait(asked.question, self._duty.tick, self._look_at_inboxes)
+        except ChildDied:
+            counted = not self._singles.proved_guilty
+            self._duty.insist(lambda: self._leases.give_back([lease], counted=counted))
+            return False
+        except Stopping:
+            self._leases.give_back([lease], counted=False)
+            raise
+        except LeaseLost:
+            log.info("chunk %s of job %s was taken over", lease.index, lease.job_id)
+            return False
+        else:
+            self._hand_in(asked.chunk, answer, batch)
+            return True
+        finally:
+            self._duty.release([lease])
+
+    def _give_back(self, asked: Asked | None) -> None:
+        """Gives back a chunk that was asked for and not begun."""
+        if asked:
+            self._child.stop(asked.question)
+            self._duty.release([asked.chunk.lease])
+            self._leases.give_back([asked.chunk.lease], counted=False)
+
+    def _hand_in(self, chunk: LeasedChunk, answer: Frame, batch: Batch) -> None:
         if answer.head["is"] == "refused":
-            self._refuse(chunk, answer, model)
+            self._refuse(chunk, answer, batch.model)
             return
         result = _chunk_result(answer)
-        keep_input = layout.format == "json" and bool(layout.keep)
+        keep_input = batch.layout.format == "json" and bool(batch.layout.keep)
         if self._duty.insist(lambda: self._leases.commit(chunk.lease, result, keep_input)):
             log.debug("committed chunk %s of job %s", chunk.lease.index, chunk.lease.job_id)
 
@@ -155,8 +223,8 @@ class Slices:
         else:
             self._duty.insist(lambda: self._leases.fail([chunk.lease.job_id], code, message))
 
-    def _chunk_frame(self, chunk: LeasedChunk, model: ModelVersion, layout: Layout) -> Frame:
-        head = {"do": "chunk", "model": named(model), "layout": layout.to_json(), "rows": chunk.rows}
+    def _chunk_frame(self, chunk: LeasedChunk, batch: Batch) -> Frame:
+        head = {"do": "chunk", "model": named(batch.model), "layout": batch.layout_json, "rows": chunk.rows}
         if chunk.crashes >= self._max_attempts:
             head["verdict"] = ["worker_crashed", None, f"the predictor died {chunk.crashes} times over these rows"]
         return Frame(head, (chunk.blob,))
