@@ -23,7 +23,8 @@ UNMEASURED_ROWS = 4096
 ROOM_SECONDS = 20.0  # how long an upload waits for room in the store before it is refused
 ROOM_STEP_SECONDS = 0.05
 FAILED_SECONDS = 60  # a model that cannot be loaded needs a person
-BACKLOG_BYTES = 8 * 1024 * 1024  # compressed input that may wait before the reader slows down
+BACKLOG_BYTES = 6 * 1024 * 1024  # of input that may wait before the reader slows down
+CATCH_UP_SECONDS = 0.02  # after each chunk that finds too many waiting: two workers take about one in that time
 PATIENCE_SECONDS = 2.0  # how much slower an upload gets by that, all in all
 PREDICTION_BYTES = 10  # a float of 17 digits, compressed
 
@@ -115,9 +116,10 @@ class Uploader:
         most = self._api.settings.max_rows
         if self._rows > most:
             raise Problem(413, "too_many_rows", f"A batch takes up to {most} rows. Send several smaller ones.")
-        blob = compress(chunk.data)
         if self._upload is None:
-            self._upload = self._open(chunk, blob, layout)
+            self._upload = self._open(chunk, layout)
+        # Workers that keep up take a chunk at once: it is not worth compressing. What has to wait is.
+        blob = chunk.data if self._patience > 0 else compress(chunk.data)
         appended = self._append_when_there_is_room(self._upload, blob, chunk.rows)
         put_tickets(self._api, appended.tickets)
         self._chunks += 1
@@ -125,9 +127,9 @@ class Uploader:
         self._let_workers_catch_up(appended.backlog_bytes)
         self._sent_at = self._touched_at = time.monotonic()
 
-    def _open(self, first: Chunk, blob: bytes, layout: Layout) -> Upload:
+    def _open(self, first: Chunk, layout: Layout) -> Upload:
         """Reserves what the results will take, judged by the first chunk."""
-        row_bytes = result_row_bytes(layout, first, len(blob))
+        row_bytes = result_row_bytes(layout, first, len(compress(first.data)))
         expected = int(self._body_bytes / (len(first.data) / first.rows)) if self._body_bytes else 0
         facts = (tenant(), self._form, self._model, layout)
         return self._api.store.open_batch(*facts, row_bytes=row_bytes, expected_rows=expected)
@@ -165,10 +167,9 @@ class Uploader:
 
     def _let_workers_catch_up(self, backlog_bytes: int) -> None:
         """A client that is faster than the workers would only fill the store; but its patience is not without end."""
-        while backlog_bytes > BACKLOG_BYTES and self._patience > 0:
-            self._patience -= ROOM_STEP_SECONDS
-            time.sleep(ROOM_STEP_SECONDS)
-            backlog_bytes -= BACKLOG_BYTES // 4
+        if backlog_bytes > BACKLOG_BYTES and self._patience > 0:
+            self._patience -= CATCH_UP_SECONDS
+            time.sleep(CATCH_UP_SECONDS)
 
 
 def result_row_bytes(layout: Layout, first: Chunk, blob_bytes: int) -> float:

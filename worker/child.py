@@ -6,6 +6,7 @@ import selectors
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ class _Running:
     process: subprocess.Popen[bytes]
     channel: socket.socket
     frames: Frames = field(default_factory=Frames)
-    unsent: bytearray = field(default_factory=bytearray)
+    unsent: deque[memoryview] = field(default_factory=deque)
     answers: dict[int, Frame] = field(default_factory=dict)
 
 
@@ -143,7 +144,7 @@ class Child:
         return self._running
 
     def _send(self, frame: Frame) -> None:
-        self._present().unsent += pack(frame)
+        self._present().unsent.extend(memoryview(piece) for piece in pack(frame))
 
     def _exchange(self, number: int) -> bool:
         """Sends and receives what can be at this moment, waits a tick at most. True when chunk `number` progressed."""
@@ -155,7 +156,7 @@ class Child:
                 ready = selector.select(TICK_SECONDS)
             for _, events in ready:
                 if events & selectors.EVENT_WRITE:
-                    del running.unsent[: running.channel.send(running.unsent[:_PIECE_BYTES])]
+                    _send_some(running)
                 if events & selectors.EVENT_READ:
                     return self._receive(running, number)
         except (OSError, BrokenFrame) as error:
@@ -179,6 +180,15 @@ class Child:
         self.kill()
         log.warning("the predictor died (%s): exit status %s", error, running.process.returncode)
         raise ChildDied from error
+
+
+def _send_some(running: _Running) -> None:
+    """Sends as much as fits into the channel now, without copying what is left."""
+    sent = running.channel.send(running.unsent[0])
+    if sent < len(running.unsent[0]):
+        running.unsent[0] = running.unsent[0][sent:]
+    else:
+        running.unsent.popleft()
 
 
 def scrub(environment: dict[str, str]) -> dict[str, str]:

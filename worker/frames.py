@@ -22,10 +22,11 @@ class BrokenFrame(Exception):
     """Raised when what arrives cannot be a frame."""
 
 
-def pack(frame: Frame) -> bytes:
-    """The frame's bytes."""
+def pack(frame: Frame) -> list[bytes]:
+    """The frame's bytes, in pieces: bodies are large and are not copied."""
     head = json.dumps({**frame.head, "sizes": [len(body) for body in frame.bodies]}).encode()
-    return b"".join([_LENGTHS.pack(len(head), sum(map(len, frame.bodies))), head, *frame.bodies])
+    lengths = _LENGTHS.pack(len(head), sum(map(len, frame.bodies)))
+    return [lengths + head, *(body for body in frame.bodies if body)]
 
 
 class Frames:
@@ -44,19 +45,20 @@ class Frames:
             end = _LENGTHS.size + head_bytes + body_bytes
             if len(self._buffer) < end:
                 return
-            raw = bytes(memoryview(self._buffer)[_LENGTHS.size : end])
+            with memoryview(self._buffer) as view:
+                frame = _unpack(view[_LENGTHS.size : end], head_bytes)
             del self._buffer[:end]
-            yield _unpack(raw, head_bytes)
+            yield frame
 
 
-def _unpack(raw: bytes, head_bytes: int) -> Frame:
+def _unpack(raw: memoryview, head_bytes: int) -> Frame:
     try:
-        head = json.loads(raw[:head_bytes])
+        head = json.loads(bytes(raw[:head_bytes]))
         sizes = head.pop("sizes")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BrokenFrame("a frame's head is not what it has to be") from error
     bodies, start = [], head_bytes
     for size in sizes:
-        bodies.append(raw[start : start + size])
+        bodies.append(bytes(raw[start : start + size]))
         start += size
     return Frame(head, tuple(bodies))

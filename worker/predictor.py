@@ -142,7 +142,8 @@ class Serving:
         return load(self._models_path, name, version, sha256)
 
     def _say(self, frame: Frame) -> None:
-        self._channel.sendall(pack(frame))
+        for piece in pack(frame):
+            self._channel.sendall(piece)
 
 
 @lru_cache(maxsize=32)
