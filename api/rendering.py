@@ -1,5 +1,6 @@
 """What came out of a chunk, as CSV records and as JSON rows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from jobs.codec.chunk import Failure
 from jobs.codec.json_text import dumps
 from jobs.codec.layout import Layout, class_text
 
+_JSON_SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false")
 NOT_PROCESSED = "the job ended before this row was reached"
 
 
@@ -87,7 +89,9 @@ class RowWriter:
         if failure is not None:
             return "null"
         text = cells.unquote(cell)
-        return self._classes.get(text, text)  # what is no class is a number, and stands in the cell as JSON
+        known = self._classes.get(text)
+        # What is no class is mostly a number, and stands in the cell as JSON; but a model may answer text all the same.
+        return known or (text if _JSON_SCALAR.fullmatch(text) else dumps(text))
 
     def _probabilities(self, found: Sequence[bytes], failure: Failure | None) -> str:
         if self._class_keys is None:

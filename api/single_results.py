@@ -72,7 +72,7 @@ class SingleOutcome:
         if self.job.status is Status.SUCCEEDED:
             return None
         if self.job.status is Status.FAILED:
-            return {"code": self.job.error_code, "column": None, "message": self.job.error_message}
+            return {"code": self.job.error_code, "column": self.job.error_column, "message": self.job.error_message}
         return {"code": "not_processed", "column": None, "message": NOT_PROCESSED}
 
     @property

@@ -72,6 +72,7 @@ class SingleResult:
     result: str | None
     code: str = ""
     message: str = ""
+    column: str | None = None
 
 
 class Leases:
@@ -151,9 +152,9 @@ class Leases:
         arguments: list[str] = []
         for job_id, outcome in results.items():
             if outcome.result is not None:
-                arguments += [job_id, "ok", outcome.result, ""]
+                arguments += [job_id, "ok", outcome.result, "", ""]
             else:
-                arguments += [job_id, "error", outcome.code, outcome.message]
+                arguments += [job_id, "error", outcome.code, outcome.message, outcome.column or ""]
         self._scripts.call("commit_singles", token, *arguments)
 
     def keep_inbox(self, model_key: str, ticket_id: str) -> bool:

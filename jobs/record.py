@@ -52,6 +52,7 @@ class Job:
     paced_at: int | None
     error_code: str | None
     error_message: str | None
+    error_column: str | None  # single: the feature that is to blame
     revision: int  # grows with every change of the record
     input: str | None  # single: what was sent, as JSON by feature name
     result: str | None  # single: {"prediction": …, "probabilities": …} as JSON
@@ -109,6 +110,7 @@ def read_record(job_id: str, fields: Mapping[str, str]) -> Job:
         paced_at=_number(fields, "paced_at"),
         error_code=fields.get("error_code"),
         error_message=fields.get("error_message"),
+        error_column=fields.get("error_column"),
         revision=_count(fields, "revision"),
         input=fields.get("input"),
         result=fields.get("result"),

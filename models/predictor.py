@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple, NoReturn, cast
 
 import joblib
@@ -18,7 +19,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from models.catalog import BadManifest, Class, Manifest, ModelsError, read_manifest
 from models.estimator import Estimator, categories, plain
-from models.rows import RowError, Value, read_row
+from models.rows import RowError, Value
 
 
 class CannotLoad(ModelsError):
@@ -135,25 +136,21 @@ class Predictor:
         # An encoder that was fitted on None takes NaN for something it has never seen, and the other way round.
         self._absent = [None if None in known.get(name, ()) else np.nan for name in manifest.feature_names]
 
-    def read(self, rows: Sequence[Sequence[object]]) -> list[list[Value] | RowError]:
-        """Each row's values, or what is wrong with it; cells stand in the model's feature order."""
-        return [self._read_row(cells) for cells in rows]
-
     def predict(self, rows: Sequence[Sequence[Value]]) -> list[Outcome]:
         """One outcome a row, in order, for rows that `rows.read_row` has read."""
         return self.predict_columns(columns_of(rows, self.manifest)).outcomes()
 
-    def predict_columns(self, columns: Sequence[Column]) -> Predicted:
+    def predict_columns(self, columns: Sequence[Column], seconds: float = math.inf) -> Predicted:
         """What the model says of the rows whose values stand in the columns, one for each feature.
 
-        When the model raises, the block is halved until the rows that make it raise stand alone.
+        When the model raises, the block is halved until the rows that make it raise stand alone. That may take long,
+        so after `seconds` it ends early: with the first rows of the block, one at least.
         """
         count = len(columns[0])
         answers: list[tuple[int, Answer]] = []
         errors: dict[int, RowError] = {}
-        if count:
-            self._ask_halving(columns, 0, answers, errors)
-        return self._checked(_joined(answers, count), errors, count)
+        done = self._ask_halving(columns, monotonic() + seconds, answers, errors) if count else 0
+        return self._checked(_joined(answers, done), errors, done)
 
     def ask(self, columns: Sequence[Column]) -> Answer:
         """The model's own answer to a block of rows; raises whatever the model raises."""
@@ -164,7 +161,8 @@ class Predictor:
             values = np.asarray(self._estimator.predict(block))
             probabilities = None
             if self.manifest.has_probabilities:
-                probabilities = np.asarray(self._estimator.predict_proba(block), dtype=np.float64)
+                # Many estimators give a transposed array; what is rendered in bulk has to lie row by row.
+                probabilities = np.asarray(self._estimator.predict_proba(block), dtype=np.float64, order="C")
         if values.ndim == 2 and values.shape[1] == 1:  # fitted on a target of one column
             values = values[:, 0]
         return Answer(values, probabilities)
@@ -181,36 +179,30 @@ class Predictor:
             }
         )
 
-    def _read_row(self, cells: Sequence[object]) -> list[Value] | RowError:
-        try:
-            return read_row(cells, self.manifest)
-        except RowError as error:
-            return error
-
     def _ask_halving(
-        self,
-        columns: Sequence[Column],
-        start: int,
-        answers: list[tuple[int, Answer]],
-        errors: dict[int, RowError],
-    ) -> None:
-        count = len(columns[0])
-        try:
-            answer = self.ask(columns)
-        except Exception as error:  # a model may raise anything
-            if count == 1:
+        self, columns: Sequence[Column], until: float, answers: list[tuple[int, Answer]], errors: dict[int, RowError]
+    ) -> int:
+        """Fills in answers and errors from the first row on; how many rows are done when time or rows are over."""
+        done, blocks = 0, [(0, len(columns[0]))]
+        while blocks and (done == 0 or monotonic() < until):
+            start, stop = blocks.pop()
+            try:
+                answer = self.ask([column[start:stop] for column in columns])
+            except Exception as error:  # a model may raise anything
+                if stop - start > 1:
+                    middle = (start + stop) // 2
+                    blocks += [(middle, stop), (start, middle)]
+                    continue
                 # The exception's text may hold the row's values, its type does not.
                 errors[start] = _model_error(f"the model raised {type(error).__name__}")
-                return
-            middle = count // 2
-            self._ask_halving([column[:middle] for column in columns], start, answers, errors)
-            self._ask_halving([column[middle:] for column in columns], start + middle, answers, errors)
-            return
-        problem = self._misfit(answer, count)
-        if problem:
-            errors.update(dict.fromkeys(range(start, start + count), problem))
-        else:
-            answers.append((start, answer))
+            else:
+                problem = self._misfit(answer, stop - start)
+                if problem:
+                    errors.update(dict.fromkeys(range(start, stop), problem))
+                else:
+                    answers.append((start, answer))
+            done = stop
+        return done
 
     def _misfit(self, answer: Answer, count: int) -> RowError | None:
         """What is wrong with the shape of an answer."""
@@ -257,7 +249,8 @@ def _finite(answer: Answer, count: int) -> npt.NDArray[np.bool_]:
     if values.dtype.kind == "f":
         finite = np.isfinite(values)
     elif values.dtype.kind == "O":
-        finite = np.array([not isinstance(value, float) or math.isfinite(value) for value in values], dtype=bool)
+        plain_values = map(plain, values)  # a numpy float32 is no float
+        finite = np.array([not isinstance(value, float) or math.isfinite(value) for value in plain_values], dtype=bool)
     else:
         finite = np.ones(count, dtype=bool)
     if probabilities is not None:

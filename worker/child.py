@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
 STOP_SECONDS = 1.0  # how long a stopped chunk may take to end before the predictor is killed
+DEATH_SECONDS = 0.2  # between a closed channel and the end of the process behind it
 _PIECE_BYTES = 1 << 20
 # What the predictor needs of the environment, and no more: no address of a store, no key.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
@@ -177,6 +179,8 @@ class Child:
 
     def _bury(self, error: Exception) -> None:
         running = self._present()
+        with suppress(subprocess.TimeoutExpired):  # its own end says more than our signal
+            running.process.wait(DEATH_SECONDS)
         self.kill()
         log.warning("the predictor died (%s): exit status %s", error, running.process.returncode)
         raise ChildDied from error

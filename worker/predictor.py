@@ -23,6 +23,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from collections import deque
 from functools import lru_cache, partial
 from pathlib import Path
@@ -187,8 +188,12 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # hosts signal every process; the parent decides for both
         signal.signal(number, signal.SIG_IGN)
     serving = Serving(socket.socket(fileno=int(descriptor)), Path(models_path))
-    with contextlib.suppress(ParentGone, ConnectionError):
-        serving.run()
+    try:
+        with contextlib.suppress(ParentGone, ConnectionError):
+            serving.run()
+    except Exception as error:  # a defect of ours: its text may repeat a row's values, its type and place do not
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        sys.exit(f"the predictor failed: {type(error).__name__}\n{frames}")
 
 
 if __name__ == "__main__":

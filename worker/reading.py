@@ -1,7 +1,7 @@
 """A chunk's records, read for the model: columns of values, and the rows that are wrong.
 
 CSV goes through pyarrow, which parses numbers exactly as Python's float() does, at 250 MB/s; what it cannot settle
-by the contract's rules is decided cell by cell by models.rows, each distinct cell once. bench/reading.py measures.
+by the contract's rules is decided cell by cell by models.rows, each distinct cell once (docs/performance.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,8 @@ from jobs.codec.layout import Layout
 from models.catalog import Feature, Manifest
 from models.predictor import Column, columns_of
 from models.rows import MISSING_WORDS, RowError, Value, arrange, read_cell, read_row
+
+_MARK = b"\xef\xbb\xbf"
 
 
 class RecordCountDiffers(Exception):
@@ -96,12 +98,12 @@ class _CsvChunk:
         self._line_end = layout.line_end.encode()
 
     def read(self) -> Reading:
-        table, as_text = self._parse()
+        table = self._parse()
         even = self._even_rows(table.num_rows)
         errors: dict[int, RowError] = {place: self._wrong_count(found) for place, found in self._uneven.items()}
         columns = []
         for feature, place in zip(self._manifest.features, self._places, strict=True):
-            column, wrong = self._column(table.column(str(place)), feature, as_text)
+            column, wrong = self._column(table.column(str(place)), feature, place)
             columns.append(column)
             for row, error in wrong.items():
                 errors.setdefault(int(even[row]) if even is not None else row, error)
@@ -124,14 +126,14 @@ class _CsvChunk:
 
     # Parsing
 
-    def _parse(self) -> tuple[pa.Table, bool]:
-        """The records with the right number of cells; whether numbers are texts in it, because some are odd."""
+    def _parse(self) -> pa.Table:
+        """The records with the right number of cells; numbers are texts in it when some are odd."""
         try:
-            table, as_text = self._parse_columns(numbers_as_text=False), False
+            table = self._parse_columns(numbers_as_text=False)
         except pa.ArrowInvalid:
-            table, as_text = self._parse_columns(numbers_as_text=True), True
+            table = self._as_text
         _check_count(table.num_rows + len(self._uneven), self._count)
-        return table, as_text
+        return table
 
     def _parse_columns(self, numbers_as_text: bool) -> pa.Table:
         self._uneven = {}
@@ -139,12 +141,14 @@ class _CsvChunk:
         for feature, place in zip(self._manifest.features, self._places, strict=True):
             text = feature.type == "text" or numbers_as_text or place in self._kept_by_parser
             types[str(place)] = pa.string() if text else pa.float64()
+        # A byte order mark at the start is taken away, whatever the options say; within a body it is a character.
+        mark = _MARK if self._chunk.startswith(_MARK) else b""
         return csv.read_csv(
-            pa.BufferReader(self._chunk),
+            pa.BufferReader(mark + self._chunk),
             csv.ReadOptions(
                 column_names=[str(index) for index in range(self._width)],
                 use_threads=False,
-                block_size=len(self._chunk) + 1,
+                block_size=len(mark) + len(self._chunk) + 1,
             ),
             csv.ParseOptions(
                 delimiter=self._layout.delimiter,
@@ -181,7 +185,7 @@ class _CsvChunk:
 
     # Values
 
-    def _column(self, parsed: pa.ChunkedArray, feature: Feature, as_text: bool) -> tuple[Column, dict[int, RowError]]:
+    def _column(self, parsed: pa.ChunkedArray, feature: Feature, place: int) -> tuple[Column, dict[int, RowError]]:
         """A feature's values, and the rows in which its cell is wrong."""
         if feature.type == "text":
             return _each_distinct(parsed, feature, self._manifest.accepts_infinite)
@@ -189,8 +193,7 @@ class _CsvChunk:
         if numbers is not None:
             return numbers, {}
         if not pa.types.is_string(parsed.type):
-            index = self._places[self._manifest.features.index(feature)]
-            parsed = self._as_text.column(str(index))
+            parsed = self._as_text.column(str(place))
         return _each_distinct(parsed, feature, self._manifest.accepts_infinite)
 
     @cached_property

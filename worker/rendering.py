@@ -19,7 +19,7 @@ def outcome_cells(predicted: Predicted, layout: Layout) -> list[bytes]:
     What stands there for a row with an error means nothing.
     """
     delimiter = layout.delimiter.encode()
-    texts = _value_cells(predicted.values, delimiter)
+    texts = _value_cells(predicted.values, delimiter, are_classes=layout.classes is not None)
     if predicted.probabilities is None or not layout.has_probabilities:
         return texts
     rows = orjson.dumps(predicted.probabilities, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
@@ -52,10 +52,12 @@ def join(kept: Sequence[bytes], ours: Sequence[bytes], line_ends: Sequence[bytes
     return b"".join(pieces)
 
 
-def _value_cells(values: npt.NDArray[np.generic], delimiter: bytes) -> list[bytes]:
-    if values.dtype.kind in "fiu":
+def _value_cells(values: npt.NDArray[np.generic], delimiter: bytes, are_classes: bool) -> list[bytes]:
+    if values.dtype.kind in "fiu" and not are_classes:
         # orjson writes the shortest text that reads back as the same float64, thirty times as fast as repr().
-        numbers = values.astype(np.float64) if values.dtype.kind == "f" else np.ascontiguousarray(values)
+        numbers = (
+            values.astype(np.float64) if values.dtype.kind == "f" else values.astype(values.dtype.newbyteorder("="))
+        )
         return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") if len(values) else []
     if values.dtype.kind == "O":
         return [_cell(value, delimiter) for value in values.tolist()]

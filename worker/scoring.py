@@ -79,7 +79,8 @@ def _predict(
     while len(ours) < rows:
         start, end = len(ours), len(ours) + sub_blocks.rows
         began = perf_counter()
-        predicted = predictor.predict_columns([column[start:end] for column in reading.columns])
+        block = [column[start:end] for column in reading.columns]
+        predicted = predictor.predict_columns(block, SUB_BLOCK_SECONDS)
         ours += outcome_cells(predicted, layout)
         for row, error in predicted.errors.items():
             errors[_place(reading, start + row)] = error
@@ -112,7 +113,7 @@ def _render(reading: Reading, predicted: list[bytes], errors: Mapping[int, RowEr
 def single_outcome(outcome: Outcome, manifest: Manifest) -> dict[str, object]:
     """The outcome of a single prediction as JSON carries it."""
     if isinstance(outcome, RowError):
-        return {"code": outcome.code, "message": outcome.message}
+        return {"code": outcome.code, "column": outcome.column, "message": outcome.message}
     result: dict[str, object] = {"prediction": outcome.value}
     if manifest.classes is not None and outcome.probabilities is not None:
         result["probabilities"] = dict(zip(map(class_text, manifest.classes), outcome.probabilities, strict=True))

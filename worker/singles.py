@@ -94,4 +94,5 @@ def named(model: ModelVersion) -> list[str]:
 def _result(outcome: dict[str, object]) -> SingleResult:
     if "result" in outcome:
         return SingleResult(json.dumps(outcome["result"], ensure_ascii=False, separators=(",", ":")))
-    return SingleResult(None, str(outcome["code"]), str(outcome["message"]))
+    column = outcome["column"]
+    return SingleResult(None, str(outcome["code"]), str(outcome["message"]), None if column is None else str(column))

@@ -22,8 +22,6 @@ from sklearn.tree import DecisionTreeClassifier
 from models.add import add
 from models.catalog import Catalog
 from models.predictor import CannotLoad, Prediction, Predictor, load, unpickle
-from models.rows import RowError
-from models.sample import parse
 from tests.zoo import estimators as zoo
 
 
@@ -324,11 +322,33 @@ def test_missing_text_is_the_one_the_encoder_was_fitted_on(tmp_path, missing):
     ]
 
 
-def test_rows_are_read_one_by_one(tmp_path):
-    columns = make_column_transformer((OneHotEncoder(), ["heating"]), remainder="passthrough")
-    estimator = make_pipeline(columns, LinearRegression()).fit(MIXED, [1.0, 2.0, 3.0, 4.0])
-    add(tmp_path, "rent", pickle.dumps(estimator), sample=parse(["area,heating\n", "1,gas\n"]))
-    read = loaded(tmp_path, "rent").read([["1", "gas"], ["one", "gas"], ["1", "solar"], ["1"]])
-    assert read[0] == [1.0, "gas"]
-    assert all(isinstance(error, RowError) for error in read[1:])
-    assert [error.code for error in read[1:]] == ["invalid_number", "unknown_category", "wrong_cell_count"]
+def test_block_that_raises_row_by_row_ends_early_with_its_first_rows(animals):
+    predictor = loaded(animals, "raises")
+    columns = [np.array([-1.0] * 1000 + [5.0] * 1000)]
+    predicted = predictor.predict_columns(columns, seconds=0)
+    done = len(predicted.values)
+    assert 1 <= done < 1000
+    assert set(predicted.errors) == set(range(done))
+    rest = predictor.predict_columns([columns[0][done:]])
+    assert len(rest.values) == 2000 - done
+    assert rest.values[1000 - done :].tolist() == [5.0] * 1000
+
+
+def test_probabilities_lie_row_by_row_whatever_the_estimator_gives(one_number):
+    class Transposed(zoo.Sign):
+        def predict_proba(self, block):
+            positive = (np.asarray(block)[:, 0] > 0).astype(float)
+            return np.vstack([1 - positive, positive]).T
+
+    manifest = replace(one_number, classes=(False, True), has_probabilities=True)
+    predicted = Predictor(manifest, Transposed()).predict_columns([np.array([1.0, -1.0, 2.0])])
+    assert predicted.probabilities.flags.c_contiguous
+    assert predicted.probabilities.tolist() == [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+
+
+def test_number_in_an_array_of_objects_that_is_not_finite_is_found(one_number):
+    class Odd(zoo.Animal):
+        def predict(self, block):
+            return np.array([np.float32("nan"), 1.0], dtype=object)
+
+    assert values(Predictor(one_number, Odd()).predict([[1.0], [2.0]])) == ["not_finite", 1.0]

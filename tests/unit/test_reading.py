@@ -1,6 +1,7 @@
 """Chunks read in bulk give what the rules give cell by cell."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ NAMES = ("id", "kind", "size", "age", "note")
 NUMBERS = ["1", "-2.5", "+3", "007", " 4 ", "\t5", "1e5", "1E-7", ".5", "6.", "123456789.123456789", "5e-324", "0"]
 ODD = ["", "abc", "1_0", "inf", "-Infinity", "nan", "NA", "n/A", "None", " null ", "-nan", "1e999", "0x10", "1,5", "٣"]
 ODD += ["nan(3)", "1 2", "--1", "\x0b7", "1f", "infinity", "é"]
-TEXTS = ["gas", "oil", "", "wood", " gas", '5" pipe', "a,b", 'say "hi"', "two\nlines", "é€"]
+TEXTS = ["gas", "oil", "\ufeff", "", "wood", " gas", '5" pipe', "a,b", 'say "hi"', "two\nlines", "é€"]
 
 
 def manifest(size_missing=False, age_missing=True, infinite=False):
@@ -155,3 +156,20 @@ def test_chunk_without_a_single_even_record_is_read():
     outcomes, kept = in_bulk(b"1,gas\n2,oil\n", layout(["id"]), manifest())
     assert outcomes == [("wrong_cell_count", None)] * 2
     assert kept == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("keep", ["all", ["id"]])
+def test_byte_order_mark_at_the_start_of_a_chunk_is_a_character(keep):
+    chunk = "\ufeff1,gas,2,3,x\n\ufeff1,gas,2,3,x\n".encode()
+    chosen = layout(keep)
+    assert in_bulk(chunk, chosen, manifest()) == by_the_rules(chunk, chosen, manifest())
+
+
+def test_thousands_of_features_with_odd_cells_are_read():
+    names = tuple(f"f{number}" for number in range(3000))
+    features = tuple(Feature(name, "number", None, None, None, False, True) for name in names)
+    wide = plan(format="csv", names=names, features=names, classes=None, has_probabilities=False)
+    chunk = (",".join([""] * 3000) + "\n" + ",".join(["1"] * 3000) + "\n").encode()
+    reading = read_chunk(chunk, 2, wide, replace(manifest(), features=features))
+    assert reading.errors[0].code == "missing_value"
+    assert [column.tolist() for column in reading.columns] == [[1.0]] * 3000
