@@ -70,6 +70,31 @@ class Predicted:
         ]
 
 
+def concatenated(parts: Sequence[Predicted]) -> Predicted:
+    """The parts of a block, one behind the other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return Predicted(np.empty(0), None, {})
+    probabilities = [part.probabilities for part in parts if part.probabilities is not None]
+    starts = np.cumsum([0, *(len(part.values) for part in parts)]).tolist()
+    width = probabilities[0].shape[1] if probabilities else 0
+    return Predicted(
+        values=np.concatenate([part.values for part in parts]),
+        probabilities=np.concatenate(
+            [
+                np.zeros((len(part.values), width)) if part.probabilities is None else part.probabilities
+                for part in parts
+            ]
+        )
+        if probabilities
+        else None,
+        errors={
+            start + row: error for start, part in zip(starts, parts, strict=False) for row, error in part.errors.items()
+        },
+    )
+
+
 def columns_of(rows: Sequence[Sequence[Value]], manifest: Manifest) -> list[Column]:
     """Rows that `rows.read_row` has read, as columns."""
     return [

@@ -67,8 +67,10 @@ class Child:
                 return
             self.kill()
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):  # as large as the system allows: a chunk takes fewer turns then
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE_BYTES)
         with theirs:
-            command = [sys.executable, "-m", "worker.predictor"]
+            command = [sys.executable, "-m", "worker.leashed"]
             process = subprocess.Popen(
                 [*command, str(theirs.fileno()), str(os.getpid()), str(self._models_path)],
                 pass_fds=[theirs.fileno()],

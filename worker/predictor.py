@@ -1,7 +1,7 @@
 """The predictor: the child process that holds the models and nothing else. Bytes in, bytes out.
 
-Started by its parent as `python -m worker.predictor <descriptor> <parent's pid> <models path>`, with a scrubbed
-environment. It may leak, hang, crash or be killed: the parent notices and goes on.
+Started by its parent through worker.leashed, with a scrubbed environment. It may leak, hang, crash or be killed: the
+parent notices and goes on.
 
 | asked | bodies | answered | bodies |
 | --- | --- | --- | --- |
@@ -16,11 +16,8 @@ whether something else was asked: `singles` are done at once, `stop` ends the ch
 """
 
 import contextlib
-import ctypes
 import json
-import os
 import select
-import signal
 import socket
 import sys
 import traceback
@@ -40,7 +37,6 @@ from worker.reading import RecordCountDiffers
 from worker.scoring import Scored, SubBlocks, condemn, score, single_outcome
 
 _PIECE_BYTES = 1 << 20
-_PR_SET_PDEATHSIG = 1
 
 
 class Stopped(Exception):
@@ -173,28 +169,12 @@ def _chunk_frame(number: int, scored: Scored, seconds: float) -> Frame:
     return Frame(head, (compress(scored.records), failures))
 
 
-def die_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when its parent dies; where that cannot be had, the closed channel ends it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we could ask
-            os._exit(1)
-
-
-def main() -> None:
-    """Serves the parent at the other end of the descriptor that was handed over."""
-    descriptor, parent, models_path = sys.argv[1:]
-    die_with_parent(int(parent))
-    for number in (signal.SIGTERM, signal.SIGINT):  # hosts signal every process; the parent decides for both
-        signal.signal(number, signal.SIG_IGN)
-    serving = Serving(socket.socket(fileno=int(descriptor)), Path(models_path))
+def serve(descriptor: int, models_path: Path) -> None:
+    """Serves the parent at the other end of the descriptor until it goes away."""
+    serving = Serving(socket.socket(fileno=descriptor), models_path)
     try:
         with contextlib.suppress(ParentGone, ConnectionError):
             serving.run()
     except Exception as error:  # a defect of ours: its text may repeat a row's values, its type and place do not
         frames = "".join(traceback.format_tb(error.__traceback__))
         sys.exit(f"the predictor failed: {type(error).__name__}\n{frames}")
-
-
-if __name__ == "__main__":
-    main()

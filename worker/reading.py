@@ -32,18 +32,23 @@ class Reading:
     """A chunk as it was read.
 
     `columns` has the values of the rows that are right, `rows` their places in the chunk (None: all of them);
-    `errors` has what is wrong with the others. `kept` has each row's kept cells, joined; `line_ends` each row's line
-    end, or the one that all have. `records` gives all input records, without line ends.
+    `errors` has what is wrong with the others. `kept` gives each row's kept cells, joined; `line_ends` are each row's
+    line end, or the one that all have. `records` gives all input records, without line ends.
+
+    Where nothing is quoted and every record has its cells, the kept cells are there in bulk too: `lines` is the chunk
+    itself when all are kept, `joined` an array of each row's when some are.
     """
 
     count: int
     columns: list[Column]
     rows: npt.NDArray[np.intp] | None
     errors: dict[int, RowError]
-    kept: Sequence[bytes]
+    kept: Callable[[], Sequence[bytes]]
     line_ends: Sequence[bytes] | bytes
     records: Callable[[], Sequence[bytes]]
     has_surplus: bool
+    lines: bytes | None = None
+    joined: pa.Array | None = None
 
 
 def read_chunk(chunk: bytes, count: int, layout: Layout, manifest: Manifest) -> Reading:
@@ -75,7 +80,7 @@ def _read_json(chunk: bytes, count: int, layout: Layout, manifest: Manifest) -> 
         columns=columns_of(values, manifest),
         rows=np.array(rows, dtype=np.intp) if errors else None,
         errors=errors,
-        kept=kept,
+        kept=lambda: kept,
         line_ends=layout.line_end.encode(),
         records=lambda: records,
         has_surplus=surplus,
@@ -107,7 +112,8 @@ class _CsvChunk:
             columns.append(column)
             for row, error in wrong.items():
                 errors.setdefault(int(even[row]) if even is not None else row, error)
-        right = None
+        right, keep = None, self._layout.keep
+        plain = not errors and not self._quoted
         if errors:
             places = even if even is not None else np.arange(self._count)
             chosen = np.array([place not in errors for place in places.tolist()], dtype=bool)
@@ -118,10 +124,12 @@ class _CsvChunk:
             columns=columns,
             rows=right,
             errors=errors,
-            kept=self._kept(table, even),
+            kept=lambda: self._kept(table, even),
             line_ends=self._line_ends,
             records=lambda: self._bodies,
             has_surplus=any(found > self._width for found in self._uneven.values()),
+            lines=self._chunk if plain and len(keep) == self._width else None,
+            joined=self._joined(table) if plain and 0 < len(keep) < self._width else None,
         )
 
     # Parsing
@@ -203,29 +211,29 @@ class _CsvChunk:
     # What comes out again
 
     @cached_property
-    def _lines(self) -> tuple[list[bytes], list[bytes] | bytes]:
-        """The records without line ends, and their line ends, or the one that all have."""
-        chunk = self._chunk
-        line_feeds, returns = chunk.count(b"\n"), chunk.count(b"\r")
-        end = b"\r\n" if returns else b"\n"
-        if not self._quoted and end == self._line_end and returns in (0, line_feeds):
-            lines = chunk.split(end)
-            return lines if lines[-1] else lines[:-1], end
-        pairs = [cells.split_line_end(record) for record in cells.split_records(chunk, self._delimiter)]
-        ends = [line_end or self._line_end for _, line_end in pairs]
-        return [body for body, _ in pairs], ends[0] if len(set(ends)) == 1 else ends
+    def _split(self) -> list[bytes]:
+        """The records with their line ends."""
+        return cells.split_records(self._chunk, self._delimiter)
 
     @cached_property
     def _bodies(self) -> list[bytes]:
-        bodies = self._lines[0]
+        """The records without their line ends."""
+        if not self._quoted and isinstance(self._line_ends, bytes):
+            bodies = self._chunk.split(self._line_ends)
+            bodies = bodies if bodies[-1] else bodies[:-1]
+        else:
+            bodies = [cells.split_line_end(record)[0] for record in self._split]
         _check_count(len(bodies), self._count)
         return bodies
 
     @cached_property
     def _line_ends(self) -> list[bytes] | bytes:
-        if not self._layout.keep and b"\r" not in self._chunk and self._line_end == b"\n":
-            return b"\n"
-        return self._lines[1]
+        if not self._quoted:
+            line_feeds, returns = self._chunk.count(b"\n"), self._chunk.count(b"\r")
+            if self._line_end == (b"\r\n" if returns else b"\n") and returns in (0, line_feeds):
+                return self._line_end
+        ends = [cells.split_line_end(record)[1] or self._line_end for record in self._split]
+        return ends[0] if len(set(ends)) == 1 else ends
 
     def _kept(self, table: pa.Table, even: npt.NDArray[np.intp] | None) -> Sequence[bytes]:
         keep = self._layout.keep
@@ -240,15 +248,18 @@ class _CsvChunk:
             return self._with_uneven(
                 [b"" if place in uneven else self._chosen(found) for place, found in enumerate(split)]
             )
-        columns = [table.column(str(index)).cast(pa.binary()) for index in keep]
-        joined = columns[0] if len(keep) == 1 else compute.binary_join_element_wise(*columns, self._delimiter)
-        parsed: list[bytes] = joined.to_pylist()
+        parsed: list[bytes] = self._joined(table).to_pylist()
         if even is None:
             return parsed
         kept = [b""] * self._count
         for place, text in zip(even.tolist(), parsed, strict=True):
             kept[place] = text
         return self._with_uneven(kept)
+
+    def _joined(self, table: pa.Table) -> pa.Array:
+        """The kept cells of each parsed row, which are as they were sent where nothing is quoted."""
+        columns = [table.column(str(index)).combine_chunks().cast(pa.binary()) for index in self._layout.keep]
+        return columns[0] if len(columns) == 1 else compute.binary_join_element_wise(*columns, self._delimiter)
 
     def _chosen(self, found: Sequence[bytes]) -> bytes:
         return self._delimiter.join([found[index] for index in self._layout.keep])

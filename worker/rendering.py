@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import orjson
+import pyarrow as pa
+from pyarrow import compute
 
 from jobs.codec import cells
 from jobs.codec.layout import Layout, class_text
 from models.estimator import plain
 from models.predictor import Predicted
 from models.rows import RowError
+from worker.reading import Reading
 
 
 def outcome_cells(predicted: Predicted, layout: Layout) -> list[bytes]:
@@ -50,6 +53,52 @@ def join(kept: Sequence[bytes], ours: Sequence[bytes], line_ends: Sequence[bytes
     pieces[::2] = kept
     pieces[1::2] = tails
     return b"".join(pieces)
+
+
+def plain_records(predicted: Predicted, reading: Reading, layout: Layout) -> bytes | None:
+    """The records of a chunk in which nothing is wrong, of a model that predicts floats, put together in bulk.
+
+    None where the chunk is not so plain. No row is touched on its own: that takes a third of the time.
+    """
+    values, end = predicted.values, reading.line_ends
+    if values.dtype.kind != "f" or layout.classes is not None or not isinstance(end, bytes):
+        return None
+    delimiter = layout.delimiter.encode()
+    numbers = orjson.dumps(values.astype(np.float64), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    if not layout.keep:
+        return numbers.replace(b",", delimiter + end) + delimiter + end
+    if reading.joined is not None:
+        ours = _ended_by(numbers.replace(b",", delimiter + end) + delimiter + end, b"\n")
+        return _data(compute.binary_join_element_wise(reading.joined, ours, delimiter))
+    if reading.lines is None:
+        return None
+    # Each line with the line feed before it, so that ours can stand between the line and the next line feed.
+    lines = b"\n" + (reading.lines if reading.lines.endswith(b"\n") else reading.lines + end).replace(end, b"\n")
+    before = end[:-1]  # what stands before the line feed: a carriage return or nothing
+    ours = _ended_by(numbers.replace(b",", delimiter + before) + delimiter + before, before or delimiter)
+    return _data(compute.binary_join_element_wise(_begun_by(lines, b"\n"), ours, delimiter))[1:] + b"\n"
+
+
+def _ended_by(text: bytes, mark: bytes) -> pa.Array:
+    """A text as an array of its pieces, each with the mark of one byte that ends it."""
+    offsets = np.flatnonzero(np.frombuffer(text, np.uint8) == mark[0]) + 1
+    return _binary(np.concatenate([[0], offsets]), text)
+
+
+def _begun_by(text: bytes, mark: bytes) -> pa.Array:
+    """A text as an array of its pieces, each with the mark of one byte that begins it; the last mark ends the text."""
+    return _binary(np.flatnonzero(np.frombuffer(text, np.uint8) == mark[0]), text)
+
+
+def _binary(offsets: npt.NDArray[np.intp], text: bytes) -> pa.Array:
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text)]
+    return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
+
+
+def _data(array: pa.Array) -> bytes:
+    """All values of a binary array, one behind the other."""
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    return bytes(memoryview(array.buffers()[2])[offsets[0] : offsets[-1]])
 
 
 def _value_cells(values: npt.NDArray[np.generic], delimiter: bytes, are_classes: bool) -> list[bytes]:

@@ -7,13 +7,13 @@ from time import perf_counter
 from jobs.codec.chunk import Failure
 from jobs.codec.layout import Layout, class_text
 from models.catalog import Manifest
-from models.predictor import Outcome, Predictor
+from models.predictor import Outcome, Predicted, Predictor, concatenated
 from models.rows import RowError
 from worker.reading import Reading, read_chunk
-from worker.rendering import error_cells, join, outcome_cells
+from worker.rendering import error_cells, join, outcome_cells, plain_records
 
 # The predictor looks at the outside between two sub-blocks, so a single prediction waits about this long.
-SUB_BLOCK_SECONDS = 0.025
+SUB_BLOCK_SECONDS = 0.04
 FIRST_SUB_BLOCK_ROWS = 32
 LARGEST_SUB_BLOCK_ROWS = 16_384
 
@@ -54,8 +54,13 @@ def score(
     Raises RecordCountDiffers.
     """
     reading = read_chunk(chunk, count, layout, predictor.manifest)
-    predicted, errors = _predict(reading, layout, predictor, sub_blocks, between)
-    return _render(reading, predicted, {**reading.errors, **errors}, layout)
+    predicted = _predict(reading, predictor, sub_blocks, between)
+    if not reading.errors and not predicted.errors:
+        records = plain_records(predicted, reading, layout)
+        if records is not None:
+            return Scored(records, [], count, False)
+    errors = {_place(reading, row): error for row, error in predicted.errors.items()}
+    return _render(reading, outcome_cells(predicted, layout), {**reading.errors, **errors}, layout)
 
 
 def condemn(chunk: bytes, count: int, layout: Layout, manifest: Manifest, verdict: RowError) -> Scored:
@@ -66,27 +71,19 @@ def condemn(chunk: bytes, count: int, layout: Layout, manifest: Manifest, verdic
 
 
 def _predict(
-    reading: Reading,
-    layout: Layout,
-    predictor: Predictor,
-    sub_blocks: SubBlocks,
-    between: Callable[[int], None],
-) -> tuple[list[bytes], dict[int, RowError]]:
-    """Our cells of each row that can be predicted, and what went wrong, by the row's place in the chunk."""
-    ours: list[bytes] = []
-    errors: dict[int, RowError] = {}
-    rows = len(reading.columns[0])
-    while len(ours) < rows:
-        start, end = len(ours), len(ours) + sub_blocks.rows
+    reading: Reading, predictor: Predictor, sub_blocks: SubBlocks, between: Callable[[int], None]
+) -> Predicted:
+    """What the model says of the rows that are right, sub-block by sub-block."""
+    parts: list[Predicted] = []
+    done, rows = 0, len(reading.columns[0])
+    while done < rows:
         began = perf_counter()
-        block = [column[start:end] for column in reading.columns]
-        predicted = predictor.predict_columns(block, SUB_BLOCK_SECONDS)
-        ours += outcome_cells(predicted, layout)
-        for row, error in predicted.errors.items():
-            errors[_place(reading, start + row)] = error
-        sub_blocks.learn(len(ours) - start, perf_counter() - began)
-        between(len(ours))
-    return ours, errors
+        block = [column[done : done + sub_blocks.rows] for column in reading.columns]
+        parts.append(predictor.predict_columns(block, SUB_BLOCK_SECONDS))
+        done += len(parts[-1].values)
+        sub_blocks.learn(len(parts[-1].values), perf_counter() - began)
+        between(done)
+    return concatenated(parts)
 
 
 def _place(reading: Reading, row: int) -> int:
@@ -106,7 +103,7 @@ def _render(reading: Reading, predicted: list[bytes], errors: Mapping[int, RowEr
         ours[place] = error_cells(error, layout)
         record = reading.records()[place].decode()
         failures.append(Failure(place, error.code, error.column, error.message, record))
-    records = join(reading.kept, ours, reading.line_ends, layout)
+    records = join(reading.kept(), ours, reading.line_ends, layout)
     return Scored(records, failures, reading.count - len(failures), reading.has_surplus)
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 TURN_SECONDS = 0.2  # a slice is over so soon when another ticket waits: its job has its turn then
 LINGER_SECONDS = 0.05  # an inbox's slice waits so long for the next single before it ends
 LINGER_STEP_SECONDS = 0.005
+LOOK_SECONDS = 0.01  # between two looks at the inboxes at least
 WITHOUT_VERSION_SECONDS = 0.1  # the pause before a ticket that this worker cannot serve goes to the back
 
 
@@ -67,6 +68,7 @@ class Slices:
         self._served = served
         self._duty = duty
         self._singles = Singles(leases, child, served, duty)
+        self._looked_at = 0.0
         self._slice_seconds = slice_seconds
         self._max_attempts = max_attempts
 
@@ -231,6 +233,9 @@ class Slices:
 
     def _look_at_inboxes(self) -> None:
         """Makes room for single predictions between two chunks, or two sub-blocks of one."""
+        if monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = monotonic()
         try:
             self._singles.work(self._served.keys)
         except (StoreAway, StoreFull) as error:

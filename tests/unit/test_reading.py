@@ -87,7 +87,7 @@ def in_bulk(chunk, layout, manifest):
     places = range(count) if reading.rows is None else reading.rows.tolist()
     for place, *values in zip(places, *(column.tolist() for column in reading.columns), strict=True):
         outcomes[place] = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
-    return outcomes, list(reading.kept) or [b""] * count
+    return outcomes, list(reading.kept()) or [b""] * count
 
 
 def quoted(text, always=False):
