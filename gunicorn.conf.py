@@ -1,19 +1,32 @@
 """How gunicorn serves the API; it finds this file by itself when started in the project's folder."""
 
+import sys
 from pathlib import Path
 
 from gunicorn.workers.gthread import ThreadWorker
 
 import settings
 from api.server_errors import ProblemErrors
+from models.catalog import Catalog, ModelsError
+from settings import BadSetting, Settings
 
 
 class Worker(ProblemErrors, ThreadWorker):
     """gunicorn's threaded worker, answering in problem documents."""
 
 
+def checked() -> Settings:
+    """The settings; here already, for each web process would only say the same, and with a traceback."""
+    try:
+        chosen = settings.load()
+        Catalog.read(chosen.models_path, chosen.default_model)
+    except (BadSetting, ModelsError) as error:
+        sys.exit(f"the web process cannot start: {error}")
+    return chosen
+
+
 # gunicorn itself reads PORT, which hosts like Heroku set, and then binds 0.0.0.0:$PORT.
-workers = settings.load().web_concurrency
+workers = checked().web_concurrency
 # Threads, and problem documents for what gunicorn itself refuses.
 worker_class = Worker
 threads = 32

@@ -1,12 +1,27 @@
 """What a request's body says, once its coding and its charset are taken off."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from flask import request
 
 from api.body import current_body
 from api.decoding import as_utf8, decompressed
 from api.problems import Problem
+
+
+class Pieces:
+    """The pieces of a CSV body; `has_one_line` is known when all have come by."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = pieces
+        self.has_one_line = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        begun = ended = False
+        for piece in self._pieces:
+            begun, ended = True, ended or b"\n" in piece
+            yield piece
+        self.has_one_line = begun and not ended
 
 
 def content(most: int, advice: str) -> Iterator[bytes]:

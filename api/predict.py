@@ -5,7 +5,7 @@ from flask import Blueprint, Response, request
 from api.answers import accepted, json_answer
 from api.context import current
 from api.problems import AWAY_SECONDS, Problem
-from api.single import accept_single, find_model, read_document
+from api.single import accept_single, read_document
 from api.waiting import asked_wait, wait_for_end
 from jobs.codec.json_text import loads
 from jobs.record import Job
@@ -33,12 +33,12 @@ def _accept() -> Job:
     if request.mimetype != "application/json":
         detail = 'Only application/json is taken here, like {"input": …}. Send a CSV to POST /jobs.'
         raise Problem(415, "unsupported_media_type", detail, headers={"Accept-Post": "application/json"})
-    document = read_document({"input", "inputs", "model"})
-    if "inputs" in document:  # a field that is known, but not here
+    document = read_document({"input", "model"}, elsewhere={"inputs"})
+    if "inputs" in document:
         raise Problem(422, "inputs_not_here", "One input is taken here. Send inputs to POST /jobs.")
     if "input" not in document:
         raise Problem(422, "missing_input", 'The body has no input. Send one like {"input": …}.')
-    return accept_single(find_model(document), document["input"])
+    return accept_single(document)
 
 
 def _answer(job: Job) -> Response:
@@ -58,7 +58,8 @@ def _failure(job: Job) -> Problem:
     code, message = job.error_code or "model_error", job.error_message or "the model made nothing of this input"
     if code in _OUR_FAULT:
         return Problem(503, code, message, headers=_headers(job) | {"Retry-After": str(AWAY_SECONDS)})
-    return Problem(422, code, message, headers=_headers(job))
+    where = [{"code": code, "column": job.error_column}] if job.error_column else []
+    return Problem(422, code, message, headers=_headers(job), errors=where)
 
 
 def _headers(job: Job) -> dict[str, str]:

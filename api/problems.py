@@ -146,7 +146,7 @@ def _(error: UploadRefused) -> Problem:
 
 @as_problem.register
 def _(error: MoveRefused) -> Problem:
-    detail = f"The job is {error.current.value} and cannot become {error.wanted.value}. Its results are there."
+    detail = f"The job has {error.current.value}, so there is nothing left to cancel. Its results are there."
     return Problem(409, "job_ended", detail)
 
 
@@ -170,13 +170,15 @@ def _(error: StoreFull) -> Problem:
 
 @as_problem.register
 def _(error: UnknownModel) -> Problem:
-    detail = f"There is no such model. Known are: {', '.join(error.known) or 'none'}."
+    known = ", ".join(error.known) or "none"
+    detail = f"There is no such model. Known are: {known}. One that was added has to wait for a restart of the servers."
     return Problem(404, "unknown_model", detail)
 
 
 @as_problem.register
 def _(error: SplitError) -> Problem:
-    return Problem(400, error.code, error.detail)
+    how = ", like Content-Type: text/csv; charset=utf-16" if error.code == "encoding" else ""
+    return Problem(400, error.code, error.detail + how)
 
 
 @as_problem.register

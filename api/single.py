@@ -20,14 +20,17 @@ LARGER = "Send a larger batch to POST /jobs as application/x-ndjson or text/csv.
 _REFUSED_AT_ONCE = frozenset({"invalid_number", "missing_value"})
 
 
-def read_document(fields: Collection[str]) -> dict[str, object]:
-    """The JSON object in the body, which may have `fields` and no others; raises Problem or InvalidJson."""
+def read_document(fields: Collection[str], elsewhere: Collection[str] = ()) -> dict[str, object]:
+    """The JSON object in the body, which may have `fields` and no others; raises Problem or InvalidJson.
+
+    A field that is known `elsewhere` is let through too, for the caller to say where.
+    """
     if request.method != "POST" and not current_body().announced:
         raise Problem(400, "empty_body", 'The request has no body. Send one like {"input": …}.')
     document = loads(b"".join(content(current().settings.max_json_body_bytes, LARGER)))
     if not isinstance(document, dict):
         raise Problem(422, "not_an_object", 'The body is no JSON object. Send one like {"input": …}.')
-    unknown = [name for name in document if name not in fields]
+    unknown = [name for name in document if name not in fields and name not in elsewhere]
     if unknown:
         detail = f"The body has fields that are not known here. Known are: {', '.join(sorted(fields))}."
         raise Problem(422, "unknown_field", detail, errors=[{"field": name[:100]} for name in unknown])
@@ -42,9 +45,24 @@ def find_model(document: Mapping[str, object]) -> Manifest:
     return current().catalog.find(request.args.get("model") or named or None)
 
 
-def accept_single(manifest: Manifest, value: object) -> Job:
-    """Accepts one prediction. Raises RowError or Problem for an input that is no row of the model's."""
-    sent = _named(value, manifest)
+def default_hint(fields: Mapping[str, object]) -> str:
+    """What to tell a client whose columns do not fit, if neither the query nor `fields` name a model."""
+    if request.args.get("model") or fields.get("model"):
+        return ""
+    catalog = current().catalog
+    return (
+        f" The request names no model, so the default model {catalog.default} was used. Name one with ?model=; "
+        f"known are: {', '.join(catalog.names)}."
+    )
+
+
+def accept_single(document: Mapping[str, object]) -> Job:
+    """Accepts the prediction of the document's `input`.
+
+    Raises UnknownModel, and RowError or Problem for an input that is no row of the model's.
+    """
+    manifest = find_model(document)
+    sent = _named(document["input"], manifest, default_hint(document))
     for feature in manifest.features:
         _check_cell(sent[feature.name], feature, manifest)
     job, tickets = current().store.accept_single(tenant(), version_of(manifest), dumps(sent))
@@ -65,14 +83,14 @@ def version_of(manifest: Manifest) -> ModelVersion:
     return ModelVersion(manifest.name, manifest.version, manifest.sha256)
 
 
-def _named(value: object, manifest: Manifest) -> dict[str, object]:
+def _named(value: object, manifest: Manifest, hint: str) -> dict[str, object]:
     """The input as an object: the features in the model's order, then what else it has."""
     names = manifest.feature_names
     if not isinstance(value, dict):
         return dict(zip(names, arrange(value, manifest), strict=True))
     missing = [name for name in names if name not in value]
     if missing:
-        detail = f"The model needs values that are not in the input: {', '.join(missing[:10])}. Add them."
+        detail = f"The model needs values that are not in the input: {', '.join(missing[:10])}. Add them.{hint}"
         errors = [{"code": "missing_columns", "column": name} for name in missing]
         raise Problem(422, "missing_columns", detail, errors=errors)
     return {name: value[name] for name in names} | value

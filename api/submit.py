@@ -1,6 +1,6 @@
 """`POST /jobs`: a single prediction or a batch, by what the body is."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,13 +8,13 @@ from flask import Blueprint, Response, request
 
 from api.answers import accepted
 from api.body import current_body
-from api.content import content, uncoded
+from api.content import Pieces, content, uncoded
 from api.context import current
 from api.decoding import as_utf8
 from api.form import read_form
 from api.input_lines import InputLines
 from api.problems import Problem
-from api.single import LARGER, accept_single, find_model, read_document, version_of
+from api.single import LARGER, accept_single, default_hint, find_model, read_document, version_of
 from api.upload import Uploader
 from jobs.codec.cells import split_cells, unquote
 from jobs.codec.layout import Layout, LayoutError, plan
@@ -26,6 +26,7 @@ blueprint = Blueprint("submit", __name__)
 
 SMALLER = "Send several smaller batches."
 MOST_LOOKED_AT_BYTES = 1024 * 1024  # of a file that is refused already
+NO_LINE_END = ". There is no line end in the body: curl -d takes them out, --data-binary sends a file as it is."
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 Keep = Literal["all", "none"] | Sequence[str]
 
@@ -37,23 +38,29 @@ class Asked:
     manifest: Manifest
     keep: Keep
     delimiter: str
+    hint: str = ""  # for a client whose columns do not fit
 
     def plan_csv(self, splitter: CsvSplitter) -> Layout | None:
         """The layout, once the header is there. Raises LayoutError."""
         header = splitter.header
         if header is None:
             return None
-        return plan(
-            format="csv",
-            delimiter=self.delimiter,
-            line_end=header.line_end,
-            header=header.cells,
-            names=header.names,
-            features=self.manifest.feature_names,
-            classes=self.manifest.classes,
-            has_probabilities=self.manifest.has_probabilities,
-            keep=self.keep,
-        )
+        try:
+            return plan(
+                format="csv",
+                delimiter=self.delimiter,
+                line_end=header.line_end,
+                header=header.cells,
+                names=header.names,
+                features=self.manifest.feature_names,
+                classes=self.manifest.classes,
+                has_probabilities=self.manifest.has_probabilities,
+                keep=self.keep,
+            )
+        except LayoutError as error:
+            if self.hint and error.code == "missing_columns" and error.likely_delimiter is None:
+                error.detail += f".{self.hint}"
+            raise
 
     def plan_json(self, first: object) -> Layout:
         """The layout of inputs of which this is the first: its keys that are no features are extra columns."""
@@ -118,7 +125,7 @@ def _accept_json() -> Job:
         return _send_inputs(document["inputs"], Asked(manifest, _keep(_option("keep", {})), ","))
     if _option("keep", {}) is not None:
         raise Problem(422, "keep_not_for_single", "A single prediction keeps all of its input. Leave keep out.")
-    return accept_single(manifest, document["input"])
+    return accept_single(document)
 
 
 _ACCEPT = {
@@ -134,10 +141,16 @@ def _send_csv(pieces: Iterator[bytes], asked: Asked) -> Job:
     splitter = CsvSplitter(asked.delimiter, settings.max_record_bytes, settings.max_columns)
     model = version_of(asked.manifest)
     uploader = Uploader(current(), "csv", model, splitter, lambda: asked.plan_csv(splitter), body_bytes=_plain_length())
-    return _send(pieces, splitter, uploader)
+    watched = Pieces(pieces)
+    try:
+        return _send(watched, splitter, uploader)
+    except (SplitError, LayoutError) as error:
+        if watched.has_one_line:
+            error.detail = error.detail.rstrip(".") + NO_LINE_END
+        raise
 
 
-def _send(pieces: Iterator[bytes], splitter: CsvSplitter | NdjsonSplitter, uploader: Uploader) -> Job:
+def _send(pieces: Iterable[bytes], splitter: CsvSplitter | NdjsonSplitter, uploader: Uploader) -> Job:
     """Sends the rows while they arrive; accepts the batch when they all have."""
     current_body().while_waiting(uploader.keep_up)
     with uploader:
@@ -180,7 +193,7 @@ def _asked(fields: Mapping[str, str]) -> Asked:
     if delimiter not in DELIMITERS.values():
         raise Problem(400, "unknown_delimiter", f"The delimiter is not known. Send one of: {', '.join(DELIMITERS)}.")
     manifest = current().catalog.find(_option("model", fields))
-    return Asked(manifest, _keep(_option("keep", fields)), delimiter)
+    return Asked(manifest, _keep(_option("keep", fields)), delimiter, default_hint(fields))
 
 
 def _option(name: str, fields: Mapping[str, str]) -> str | None:

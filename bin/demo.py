@@ -1,5 +1,6 @@
 """Predicts scikit-learn's 442 diabetes patients from a CSV through the API and two workers; run by bin/demo."""
 
+import argparse
 import csv
 import http.client
 import json
@@ -30,6 +31,10 @@ class DemoError(Exception):
 
 def main() -> int:
     interrupted = interrupted_by_signals()
+    argparse.ArgumentParser(
+        prog="bin/demo",
+        description="Shows Queuecast at work: predicts a CSV through the API and two workers, and stops everything.",
+    ).parse_args()
     directory = Directory(FOLDER, "demo")
     logs = directory.path / "logs"
     try:

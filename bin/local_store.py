@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 import shutil
 import socket
 import time
@@ -66,7 +67,10 @@ def program_on_path() -> Path:
 
 
 class LocalStore:
-    """A running store on 127.0.0.1 that keeps everything in `directory`, on disk within a second."""
+    """A running store on 127.0.0.1 that keeps everything in `directory`, on disk within a second.
+
+    It has a password, new with each start: others who are logged in on the machine reach 127.0.0.1 as well.
+    """
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class LocalStore:
         directory.mkdir(parents=True, exist_ok=True)
         program = program or embedded_program()
         descriptors = () if lock is None else (lock,)
+        self._password = secrets.token_hex(16)
         for _ in range(_TRIES):
             self.port = _free_port()
             self.process = Process(
@@ -90,6 +95,8 @@ class LocalStore:
                 environment=settings.inherited(),
                 log=log,
                 descriptors=descriptors,
+                # Not among the arguments: everybody on the machine can read those.
+                told=f"requirepass {self._password}\n".encode(),
             )
             if self._answers():
                 return
@@ -98,12 +105,12 @@ class LocalStore:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def _answers(self) -> bool:
         deadline = time.monotonic() + _START_SECONDS
         while self.process.is_alive and time.monotonic() < deadline:
-            if _ping(self.port) and self.process.is_alive:
+            if _ping(self.port, self._password) and self.process.is_alive:
                 return True
             time.sleep(0.02)
         return False
@@ -111,9 +118,12 @@ class LocalStore:
 
 def _command(program: Path, port: int, directory: Path) -> list[str | Path]:
     return [
-        *(program, "--bind", "127.0.0.1", "--port", str(port), "--dir", directory),
+        # The dash has it read its standard input, where the password is.
+        *(program, "-", "--bind", "127.0.0.1", "--port", str(port), "--dir", directory),
         # The append-only file alone: it keeps all that was acknowledged when the store is killed.
         *("--appendonly", "yes", "--save", ""),
+        # Chunks pass through and are gone again: rewriting the file for every large batch would take a core each time.
+        *("--auto-aof-rewrite-min-size", "1gb"),
         # A full store must refuse; it may never drop work that was accepted.
         *("--maxmemory-policy", "noeviction"),
     ]
@@ -125,11 +135,12 @@ def _free_port() -> int:
         return port
 
 
-def _ping(port: int) -> bool:
-    """Whether a store answers there and has read its file; while it reads, it answers LOADING."""
+def _ping(port: int, password: str) -> bool:
+    """Whether the store answers there and has read its file; while it reads, it answers LOADING."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            with connection.makefile("rb") as answers:
+                return answers.readline().startswith(b"+OK") and answers.readline().startswith(b"+PONG")
     except OSError:
         return False

@@ -28,7 +28,9 @@ class Process:
         log: Path,
         show: Callable[[str, str], None] | None = None,
         descriptors: Sequence[int] = (),
+        told: bytes = b"",
     ) -> None:
+        """`told` is what the program reads from its standard input; up to the 4 KiB that any pipe holds."""
         self.name = name
         self.log = log
         self._show = show
@@ -38,13 +40,14 @@ class Process:
             command,
             cwd=ROOT,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=descriptors,
             start_new_session=True,
         )
         reaper.add(self.pid)
+        self._tell(told)
         self._reader = threading.Thread(target=self._read, args=(self._popen.stdout,), daemon=True)
         self._reader.start()
 
@@ -93,6 +96,12 @@ class Process:
         self._popen.wait()
         self._reader.join(timeout=5)
         self._reaper.forget(self.pid)
+
+    def _tell(self, told: bytes) -> None:
+        assert self._popen.stdin is not None  # noqa: S101 (it was asked for above)
+        # A program that has ended already says why by itself.
+        with contextlib.suppress(BrokenPipeError), self._popen.stdin as stdin:
+            stdin.write(told)
 
     def _read(self, output: IO[bytes]) -> None:
         with output, self.log.open("ab") as log:

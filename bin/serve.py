@@ -3,18 +3,26 @@
 import argparse
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from local_store import Directory, StoreError, program_on_path
+from redis.exceptions import RedisError
 from stack import FOLDER, Interrupted, Stack, StackError, interrupted_by_signals
 
 import settings
+from jobs.connection import web_client
+from jobs.errors import JobsError
+from jobs.scripts import Limits
+from jobs.store import Store
+from models.catalog import Catalog, ModelsError
 from settings import BadSetting, Settings
 
 _PREFERRED_PORT = 8080
 _HOW_TO_TRY = """
 Queuecast is ready: {url}  (workers: {workers}, logs in {logs})
-
+{notes}
   curl -X GET {url}/predict -H "Content-Type: application/json" -d '{{"input":"7"}}'
   curl {url}/models
   curl -F file=@your.csv '{url}/jobs?model=diabetes'
@@ -33,7 +41,10 @@ def main() -> int:
         _serve(arguments, directory, interrupted)
     except Interrupted:
         pass
-    except (StackError, StoreError, BadSetting) as error:
+    except CannotStart as error:
+        print(f"\nQueuecast could not start. {error}", file=sys.stderr)
+        return 1
+    except StackError as error:
         print(f"\nQueuecast could not go on. {error}", file=sys.stderr)
         return 1
     finally:
@@ -42,12 +53,33 @@ def main() -> int:
     return 0
 
 
+class CannotStart(Exception):
+    """Raised when Queuecast cannot be started; says why."""
+
+
 def _serve(arguments: argparse.Namespace, directory: Directory, interrupted: threading.Event) -> None:
+    try:
+        stack = _started(arguments, directory, interrupted)
+    except (StackError, StoreError, BadSetting, ModelsError) as error:
+        raise CannotStart(error) from error
+    try:
+        notes = "".join(f"{note}\n" for note in _notes(arguments, stack))
+        print(_HOW_TO_TRY.format(url=stack.url, workers=arguments.workers, logs=stack.logs, notes=notes), flush=True)
+        while not interrupted.wait(0.5):
+            stack.check()
+    finally:
+        stack.stop()
+
+
+def _started(arguments: argparse.Namespace, directory: Directory, interrupted: threading.Event) -> Stack:
     environment = {"MODELS_PATH": str(arguments.models_path)} if arguments.models_path else {}
     redis_url = _redis_url(arguments.redis_url)
     # Here already, for every process of the stack would only say the same.
-    Settings.from_environment(settings.inherited(REDIS_URL=redis_url or "redis://127.0.0.1:0", **environment))
-    stack = Stack(
+    chosen = Settings.from_environment(settings.inherited(REDIS_URL=redis_url or "redis://127.0.0.1:0", **environment))
+    Catalog.read(chosen.models_path, chosen.default_model)
+    if redis_url is not None:
+        _check_store(chosen)
+    return Stack(
         directory.path,
         workers=arguments.workers,
         ports=(_PREFERRED_PORT, 0) if arguments.port is None else (arguments.port,),
@@ -58,12 +90,26 @@ def _serve(arguments: argparse.Namespace, directory: Directory, interrupted: thr
         show=_show,
         interrupted=interrupted,
     ).start()
+
+
+def _check_store(chosen: Settings) -> None:
     try:
-        print(_HOW_TO_TRY.format(url=stack.url, workers=arguments.workers, logs=stack.logs), flush=True)
-        while not interrupted.wait(0.5):
-            stack.check()
-    finally:
-        stack.stop()
+        Store(web_client(chosen.redis_url, chosen.redis_tls_verify), Limits.of(chosen)).ping()
+    except (JobsError, RedisError) as error:  # the latter from what is no Redis at all
+        parts = urlsplit(chosen.redis_url)
+        place = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+        # The library's words for why it failed are left out: they may repeat the URL.
+        raise StoreError(
+            f"The store at {place} does not answer. Is it running, does it take connections from here, and are the "
+            "password and TLS (redis:// or rediss://) in the URL right?"
+        ) from error
+
+
+def _notes(arguments: argparse.Namespace, stack: Stack) -> Iterator[str]:
+    if arguments.port is None and stack.port != _PREFERRED_PORT:
+        yield f"{_PREFERRED_PORT} is taken by another program, so it listens on {stack.port}."
+    if arguments.workers == 0:
+        yield "Without workers nothing is predicted: jobs wait until one runs."
 
 
 def _arguments() -> argparse.Namespace:

@@ -103,7 +103,9 @@ def list_models(options: argparse.Namespace) -> int:
     catalog = Catalog.read(options.models_path, "")
     for manifest in catalog.manifests:
         reference = f"{manifest.name}@{manifest.version}"
-        print(f"{reference:<24} {manifest.task:<18} {len(manifest.features):>3} features  -> {manifest.target}")
+        count = len(manifest.features)
+        features = f"{count:>3} {'feature' if count == 1 else 'features'}"
+        print(f"{reference:<24} {manifest.task:<18} {features:<13} -> {manifest.target}")
     return 0
 
 

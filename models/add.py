@@ -12,15 +12,19 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import sklearn
+from sklearn.exceptions import InconsistentVersionWarning
+
 from models import estimator as told
 from models.catalog import NAME, Feature, Manifest, ModelsError
 from models.estimator import Estimator
-from models.predictor import estimator_in, unpickle
-from models.probe import CannotPredict, Row, probe
+from models.predictor import CannotLoad, estimator_in, unpickle
+from models.probe import CannotPredict, Row, SeveralOutputs, probe
 from models.rows import Value, read_cell
 from models.sample import Sample, numbers
 
 ARTIFACT = "model.pkl"
+ANY_TARGET = "prediction"  # what a model predicts when nobody says
 LIBRARIES = ("scikit-learn", "numpy", "pandas", "joblib")
 FILLERS = (1.0, 0.0, 0.5)  # values for numbers of which nothing is known; a logarithm refuses one, a ratio another
 
@@ -44,7 +48,7 @@ def add(
     *,
     version: str | None = None,
     sample: Sample | None = None,
-    target: str = "prediction",
+    target: str = ANY_TARGET,
     description: str = "",
     metrics: Mapping[str, float] | None = None,
     rows: int | None = None,
@@ -58,7 +62,7 @@ def add(
     """
     version = version or next_version(models_path, name)
     _check_names(models_path / name / version, name, version, replacing)
-    estimator = estimator_in(unpickle(artifact))
+    estimator = estimator_in(_unpickled(artifact))
     draft = Manifest(
         name=name,
         version=version,
@@ -100,8 +104,30 @@ def _check_names(folder: Path, name: str, version: str, replacing: bool) -> None
         raise CannotAdd(f"{name}@{version} is already there; leave out --version for the next free one.")
 
 
+def _unpickled(artifact: bytes) -> object:
+    try:
+        return unpickle(artifact)
+    except CannotLoad as error:
+        cause = error.__cause__
+        if isinstance(cause, InconsistentVersionWarning):
+            raise CannotAdd(
+                f"The model was saved with scikit-learn {cause.original_sklearn_version}, and workers here have "
+                f"{sklearn.__version__}. Where it was trained: pip install scikit-learn=={sklearn.__version__}, then "
+                "fit it, save it and add it again."
+            ) from None
+        if isinstance(cause, AttributeError):
+            raise CannotAdd(
+                "The model needs a class or function that is not found here. Move it into a module that is installed "
+                "where the workers run, or lies in the project's folder, import it from there where the model is "
+                "trained, then fit it, save it and add it again."
+            ) from cause
+        raise
+
+
 def _features(estimator: Estimator, sample: Sample | None, target: str) -> tuple[Feature, ...]:
     names = _names(estimator, sample, target)
+    if sample is not None:
+        _check_target(sample, target, names)
     known = told.categories(estimator, names)
     return tuple(_feature(name, known.get(name, []), sample.cells(name) if sample else []) for name in names)
 
@@ -122,6 +148,16 @@ def _names(estimator: Estimator, sample: Sample | None, target: str) -> tuple[st
             "leave only the model's columns in it, in their order (and name the one it predicts by --target)."
         )
     return columns
+
+
+def _check_target(sample: Sample, target: str, names: Sequence[str]) -> None:
+    """A sample may hold the features alone; if it holds more, the target should be there, or it is misspelled."""
+    others = [column for column in sample.columns if column not in names]
+    if others and target not in (ANY_TARGET, *sample.columns):
+        raise CannotAdd(
+            f"The sample has no column {target!r}; beside the model's features it has: {', '.join(others)}. "
+            "Name one of them by --target, or leave them out of the sample."
+        )
 
 
 def _feature(name: str, known: Sequence[object], cells: Sequence[str]) -> Feature:
@@ -167,6 +203,8 @@ def _probe(
 ) -> tuple[Manifest, Row]:
     try:
         return probe(draft, estimator, candidates)
+    except SeveralOutputs as error:
+        raise CannotAdd(f"The model cannot be served: {error}.") from None
     except CannotPredict as error:
         what = "a row of the sample" if sample else "a row of made-up numbers"
         hint = "" if sample else " If it takes text columns or needs other numbers, pass --sample rows.csv."

@@ -32,6 +32,17 @@ class UnknownModel(ModelsError):
         super().__init__(f"There is no model {reference!r}; known are: {', '.join(known) or 'none'}.")
 
 
+class UnknownDefault(ModelsError):
+    """Raised when the model of requests that name none is not in the catalog."""
+
+    def __init__(self, reference: str, path: Path, known: Sequence[str]) -> None:
+        self.reference = reference
+        self.known = tuple(known)
+        super().__init__(
+            f"DEFAULT_MODEL is {reference!r}, and {path} has no such model: set it to one of {', '.join(known)}"
+        )
+
+
 class BadManifest(ModelsError):
     """Raised when a manifest is not what `python -m models add` writes."""
 
@@ -134,13 +145,16 @@ class Catalog:
     def read(cls, path: Path, default: str) -> "Catalog":
         """The catalog of the folder `path`; `default` is the reference that stands for "no model named".
 
-        Raises BadManifest for a manifest that cannot be used, ModelsError when there is no such folder.
+        Raises BadManifest for a manifest that cannot be used, UnknownDefault when there are models and the default,
+        unless it is empty, is none of them, ModelsError when there is no such folder.
         """
         if not path.is_dir():
             raise ModelsError(f"There is no models folder {path}.")
         # A name with a leading dot is a version that is being written (see models.add).
         found = [file for file in path.glob("*/*/manifest.json") if not file.parent.name.startswith(".")]
-        return cls(path, [_read(file) for file in found], default)
+        catalog = cls(path, [_read(file) for file in found], default)
+        catalog._check_default()
+        return catalog
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,6 +184,14 @@ class Catalog:
             if manifest.version == version:
                 return manifest
         raise UnknownModel(wanted, [f"{name}@{manifest.version}" for manifest in self._versions[name]])
+
+    def _check_default(self) -> None:
+        if not self.default or not self.names:
+            return
+        try:
+            self.find(self.default)
+        except UnknownModel as error:
+            raise UnknownDefault(self.default, self.path, error.known) from None
 
     def directory(self, manifest: Manifest) -> Path:
         """The folder that holds this version's manifest and artifact."""

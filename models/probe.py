@@ -23,6 +23,10 @@ class CannotPredict(ModelsError):
     """Raised when an estimator does not predict one value for a row; the message has the reason."""
 
 
+class SeveralOutputs(CannotPredict):
+    """Raised when an estimator predicts more than one value for a row."""
+
+
 def probe(draft: Manifest, estimator: Estimator, candidates: Sequence[Row]) -> tuple[Manifest, Row]:
     """The draft with what can only be seen by predicting, and the first of the candidates that can be predicted.
 
@@ -61,7 +65,7 @@ def _explain(predictor: Predictor, row: Row) -> None:
     except Exception as error:  # a model may raise anything
         raise CannotPredict(f"it raised {type(error).__name__}: {error}") from error
     if answer.values.ndim > 1:
-        raise CannotPredict("it has several outputs, and only models with one can be served")
+        raise SeveralOutputs("it has several outputs, and only models with one can be")
     outcome = predictor.predict([row])[0]
     raise CannotPredict(outcome.message if isinstance(outcome, RowError) else "it predicts only sometimes")
 

@@ -66,7 +66,7 @@ def _read_number(cell: object, feature: Feature, accepts_infinite: bool) -> Valu
     try:
         number = float(text)
     except ValueError:
-        raise _not_a_number(feature) from None
+        raise _not_a_number(feature, text) from None
     if math.isfinite(number) or (accepts_infinite and math.isinf(number)):
         return number
     raise RowError("not_finite", feature.name, f"{feature.name} is not a finite number")
@@ -88,10 +88,10 @@ def _read_text(cell: object, feature: Feature) -> Value:
 
 
 def _unknown(feature: Feature, categories: Sequence[str]) -> str:
-    message = f"{feature.name} is not a category the model knows"
+    message = f"{feature.name} has a category that the model does not know"
     if len(categories) > CATEGORIES_SHOWN:
-        return f"{message}; its manifest lists them"
-    return f"{message}: {', '.join(categories)}"
+        return f"{message}; its manifest lists the ones it knows"
+    return f"{message}; it knows: {', '.join(categories)}"
 
 
 def _missing(feature: Feature) -> Value:
@@ -106,8 +106,17 @@ def _by_name(value: Mapping[object, object], name: str) -> object:
     return value[name]
 
 
-def _not_a_number(feature: Feature) -> RowError:
-    return RowError("invalid_number", feature.name, f"{feature.name} is not a number")
+def _not_a_number(feature: Feature, text: str = "") -> RowError:
+    advice = "; write decimals with a point" if _has_decimal_comma(text) else ""
+    return RowError("invalid_number", feature.name, f"{feature.name} is not a number{advice}")
+
+
+def _has_decimal_comma(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return "," in text
 
 
 def _wrong_count(count: int, manifest: Manifest) -> RowError:

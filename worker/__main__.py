@@ -13,7 +13,7 @@ from jobs.connection import ticket_client, worker_client
 from jobs.leases import Leases
 from jobs.scripts import Limits
 from jobs.tickets import TicketQueue
-from models.catalog import BadManifest, Catalog
+from models.catalog import Catalog, ModelsError
 from worker.child import Child, scrub
 from worker.duty import Duty
 from worker.parent import Parts, keep_working
@@ -78,5 +78,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (settings.BadSetting, BadManifest) as error:
+    except (settings.BadSetting, ModelsError) as error:
         sys.exit(f"the worker cannot start: {error}")

@@ -1,11 +1,14 @@
 """bin/demo and bin/serve as a person starts them: real processes, from another directory, in the real environment."""
 
+import contextlib
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -166,9 +169,57 @@ def test_serve_refuses_a_port_that_is_taken(command):
 def test_serve_whose_web_dies_at_the_start_says_why_and_leaves_no_process(command):
     serve = command("serve", "--port", "0", GUNICORN_CMD_ARGS="--no-such-option")
     assert serve.process.wait(timeout=READY_SECONDS) == 1
-    assert "Queuecast could not go on. web ended with exit code 2. Its last lines" in serve.said
+    assert "Queuecast could not start. web ended with exit code 2. Its last lines" in serve.said
     assert "unrecognized arguments: --no-such-option" in serve.said
     assert processes_of(serve) == []
+
+
+def test_serve_takes_another_port_when_its_own_is_taken_and_says_so(command):
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 8080)):
+        serve = command("serve", "--workers", "0")
+        port = serve.url().rpartition(":")[2]
+    wait_until(lambda: "Ctrl-C stops it." in serve.said, 5, "all of it is said")
+    assert f"8080 is taken by another program, so it listens on {port}." in serve.said
+    assert "Without workers nothing is predicted" in serve.said
+    assert serve.stop() == 0
+
+
+def test_serve_with_a_store_that_does_not_answer_says_so_at_once(command):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        serve = command("serve", "--redis-url", f"redis://:geheim@127.0.0.1:{port}/0")
+        began = time.monotonic()
+        assert serve.process.wait(timeout=READY_SECONDS) == 1
+    assert time.monotonic() - began < 5
+    assert f"Queuecast could not start. The store at 127.0.0.1:{port} does not answer." in serve.said
+    assert len(serve.said.strip().splitlines()) == 1
+    assert "geheim" not in serve.said
+
+
+@pytest.mark.parametrize("setting", [{"DEFAULT_MODEL": "nobody"}, {"MAX_ROWS": "many"}])
+def test_web_process_with_a_setting_that_is_wrong_says_one_sentence(setting):
+    command = [sys.executable, "-m", "gunicorn", "--bind=127.0.0.1:0", "api.app:create_app()"]
+    environment = {**os.environ, "REDIS_URL": "redis://127.0.0.1:1", **setting}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    (name,) = setting
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"the web process cannot start: {name} is ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_worker_with_a_default_model_that_is_not_there_does_not_start():
+    environment = {**os.environ, "REDIS_URL": "redis://127.0.0.1:1", "DEFAULT_MODEL": "nobody"}
+    command = [sys.executable, "-m", "worker"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert "DEFAULT_MODEL is 'nobody'" in done.stderr
+
+
+def test_demo_that_is_asked_for_help_only_helps(command):
+    demo = command("demo", "--help")
+    assert demo.process.wait(timeout=READY_SECONDS) == 0
+    assert "usage: bin/demo" in demo.said
+    assert "patients" not in demo.said
 
 
 def test_serve_refuses_a_models_folder_that_is_not_there(command, tmp_path):

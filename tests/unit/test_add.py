@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor, IsolationForest
@@ -192,8 +193,37 @@ def test_tutorial_dictionary_is_added_as_its_own_bytes(tmp_path):
     ],
 )
 def test_model_with_several_outputs_is_refused(tmp_path, estimator):
-    with pytest.raises(CannotAdd, match="several outputs"):
+    with pytest.raises(CannotAdd, match="several outputs") as caught:
         added(tmp_path, estimator)
+    assert "--sample" not in str(caught.value)
+
+
+class Unimportable(LinearRegression):
+    """Is not found where its pickle says."""
+
+
+def test_class_that_is_not_found_is_to_be_moved_into_a_module(tmp_path):
+    artifact = pickle.dumps(Unimportable().fit(FRAME[["area"]], PRICES)).replace(b"Unimportable", b"Unimportabel")
+    with pytest.raises(CannotAdd, match="Move it into a module that is installed where the workers run") as caught:
+        add(tmp_path, "rent", artifact)
+    assert "Unimportabel" in str(caught.value.__cause__)  # the command prints it too
+
+
+def test_model_of_another_scikit_learn_is_told_how_to_be_saved_again(tmp_path):
+    estimator = LinearRegression().fit(FRAME[["area"]], PRICES)
+    artifact = pickle.dumps(estimator).replace(sklearn.__version__.encode(), b"0" * len(sklearn.__version__))
+    with pytest.raises(CannotAdd, match=f"pip install scikit-learn=={sklearn.__version__}"):
+        add(tmp_path, "rent", artifact)
+
+
+def test_target_that_the_sample_lacks_is_refused_unless_it_holds_the_features_alone(tmp_path):
+    model = LinearRegression().fit(FRAME[["area"]], PRICES)
+    with pytest.raises(CannotAdd, match=r"no column 'prise'; .* it has: price, id\."):
+        added(tmp_path, model, sample=parse(["price,area,id\n", "900,30,a\n"]), target="prise")
+    alone, more = parse(["area\n", "30\n"]), parse(["price,area\n", "900,30\n"])
+    assert added(tmp_path, model, sample=alone, target="rent").target == "rent"
+    assert added(tmp_path, model, sample=more, target="price").target == "price"
+    assert added(tmp_path, model, sample=more).target == "prediction"
 
 
 def test_estimator_that_was_never_fitted_is_refused(tmp_path):
@@ -265,7 +295,7 @@ def test_command_adds_a_file_and_prints_how_to_try_it(tmp_path, capsys):
     assert "predict?model=rent" in printed
     assert '{"input": {"area": 10.0, "heating": "gas"}}' in printed
     assert main(["list", *models]) == 0
-    assert "rent@1" in capsys.readouterr().out
+    assert "  2 features" in capsys.readouterr().out
     assert main(["show", "rent@1", *models]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "rent"
 

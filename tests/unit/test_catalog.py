@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-from models.catalog import BadManifest, Catalog, Feature, Manifest, ModelsError, UnknownModel, read_manifest
+from models.catalog import (
+    BadManifest,
+    Catalog,
+    Feature,
+    Manifest,
+    ModelsError,
+    UnknownDefault,
+    UnknownModel,
+    read_manifest,
+)
 
 
 def a_manifest(name="rent", version="1", **changes):
@@ -103,7 +112,14 @@ def test_unknown_reference_is_refused_with_what_is_known(tmp_path, reference):
     assert set(caught.value.known) <= {"rent", "rent@1"}
 
 
-def test_default_that_is_not_there_is_an_unknown_model(tmp_path):
+@pytest.mark.parametrize("default", ["rend", "rent@2"])
+def test_default_that_is_not_among_the_models_is_refused_naming_the_setting(tmp_path, default):
+    put(tmp_path, a_manifest())
+    with pytest.raises(UnknownDefault, match=f"DEFAULT_MODEL is '{default}', .* one of rent"):
+        Catalog.read(tmp_path, default)
+
+
+def test_default_of_a_catalog_without_models_is_an_unknown_model(tmp_path):
     with pytest.raises(UnknownModel):
         Catalog.read(tmp_path, "rent").find(None)
 

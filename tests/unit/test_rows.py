@@ -68,6 +68,13 @@ def test_text_that_is_no_number_is_invalid(cell):
     assert code_of(cell, LENIENT) == "invalid_number"
 
 
+@pytest.mark.parametrize(
+    ("cell", "advised"), [("1,5", True), ("-0,5e3", True), ("1,234.5", False), ("1,2,3", False), ("six,", False)]
+)
+def test_decimal_comma_gets_advice(cell, advised):
+    assert outcome_of(cell, NUMBER).message.endswith("; write decimals with a point") == advised
+
+
 @pytest.mark.parametrize("cell", [*WHITE_SPACE, *OTHER_DIGITS])
 def test_what_only_float_takes_for_a_number_is_invalid(cell):
     float(cell)
@@ -112,6 +119,14 @@ def test_only_the_empty_cell_is_missing_text(cell):
 @pytest.mark.parametrize("cell", [" gas", "Gas", "na", "solar", "1"])
 def test_unknown_category_is_refused_only_where_the_model_refuses_it(cell):
     assert code_of(cell, TEXT) == "unknown_category"
+
+
+def test_unknown_category_is_told_which_are_known_unless_they_are_many():
+    many = tuple(f"kind {number}" for number in range(11))
+    message = outcome_of("solar", TEXT).message
+    assert message == "heating has a category that the model does not know; it knows: gas, oil"
+    message = outcome_of("solar", Feature("heating", "text", categories=many, accepts_unknown=False)).message
+    assert message == "heating has a category that the model does not know; its manifest lists the ones it knows"
 
 
 def test_categories_that_nobody_knows_refuse_nothing():
