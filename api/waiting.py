@@ -56,8 +56,16 @@ def wait_for_end(job_id: str, seconds: float) -> Job:
         left = deadline - time.monotonic()
         if job.ended or left <= 0:
             return job
-        time.sleep(min(pause, left))
+        time.sleep(min(pause, left, _until_likely_end(job)))
         pause = min(pause * 1.2, LONGEST_PAUSE_SECONDS)
+
+
+def _until_likely_end(job: Job) -> float:
+    """A pause that does not sleep over the end of a batch that is nearly through."""
+    rate = job.rows_per_second(time.time() * 1000)
+    if not rate or job.rows_total is None:
+        return LONGEST_PAUSE_SECONDS
+    return max((job.rows_total - job.rows_done) / rate / 4, FIRST_PAUSE_SECONDS)
 
 
 def _seconds(text: str) -> float:

@@ -97,10 +97,13 @@ class Leases:
         with translated():
             return [text(job_id) for job_id in self._client.zrange(f"{PREFIX}batches", 0, 99)]
 
-    def lease(self, job_id: str, slot: int, ticket_id: str) -> LeasedChunk | None:
-        """The next waiting chunk of a batch; None when there is none, or the job has ended or is gone."""
+    def lease(self, job_id: str, slot: int, ticket_id: str, ahead: bool = False) -> LeasedChunk | None:
+        """The next waiting chunk of a batch; None when there is none, or the job has ended or is gone.
+
+        `ahead`: the worker is not free yet, so only if enough wait for all the others.
+        """
         token = new_token()
-        answer = self._scripts.call("lease", job_id, token, self._lease_milliseconds, slot, ticket_id)
+        answer = self._scripts.call("lease", job_id, token, self._lease_milliseconds, slot, ticket_id, int(ahead))
         if answer[0] != b"chunk":
             return None
         _, index, rows, crashes, blob, waiting = answer

@@ -139,7 +139,7 @@ class Slices:
         began = monotonic()
         present = self._ask_next(batch)
         while present:
-            following = self._ask_ahead(batch, present, monotonic() - began)
+            following = self._ask_ahead(batch, present, began)
             try:
                 alive = self._finish(present, batch)
             except BaseException:
@@ -148,28 +148,27 @@ class Slices:
             if not alive:
                 self._give_back(following)
                 return
-            present = following
+            present = following or (None if self._is_over(batch, present, began) else self._ask_next(batch))
             self._look_at_inboxes()
 
-    def _ask_ahead(self, batch: Batch, present: Asked, spent_seconds: float) -> Asked | None:
-        """The next chunk, unless the slice is over by then, or the present one may kill the predictor."""
+    def _is_over(self, batch: Batch, present: Asked, began: float) -> bool:
+        """Whether the slice ends with the present chunk: sooner when another ticket waits for a worker."""
         length = min(TURN_SECONDS, self._slice_seconds) if present.chunk.tickets_waiting else self._slice_seconds
-        if (
-            self._duty.stopping
-            or spent_seconds > length
-            or present.chunk.crashes
-            or batch.model.key not in self._served
-        ):
+        return self._duty.stopping or monotonic() - began > length or batch.model.key not in self._served
+
+    def _ask_ahead(self, batch: Batch, present: Asked, began: float) -> Asked | None:
+        """The next chunk, unless the slice is over by then, or the present one may kill the predictor."""
+        if present.chunk.crashes or self._is_over(batch, present, began):
             return None
         try:
-            return self._ask_next(batch)
+            return self._ask_next(batch, ahead=True)
         except (StoreAway, StoreFull) as error:
             log.warning("could not lease the next chunk: %s", error)
             return None
 
-    def _ask_next(self, batch: Batch) -> Asked | None:
+    def _ask_next(self, batch: Batch, ahead: bool = False) -> Asked | None:
         """Leases the next chunk and asks for it; None when there is none."""
-        chunk = self._leases.lease(batch.job_id, self._duty.slot, self._duty.ticket_id)
+        chunk = self._leases.lease(batch.job_id, self._duty.slot, self._duty.ticket_id, ahead)
         if chunk is None:
             return None
         if chunk.crashes > self._max_attempts + 1:  # even its rows could not be given their error

@@ -18,6 +18,15 @@ def test_chunks_are_leased_in_order_each_once(bench):
     assert bench.lease(upload.job_id) is None
 
 
+def test_chunk_is_taken_ahead_only_while_enough_wait_for_the_other_workers(bench):
+    bench.announce("w1")
+    bench.announce("w2")
+    upload = bench.batch(chunks=3)
+    ahead = [bench.leases.lease(upload.job_id, 0, "nobody", ahead=True) for _ in range(3)]
+    assert [chunk and chunk.lease.index for chunk in ahead] == ["0", "1", None]
+    assert bench.lease(upload.job_id).lease.index == "2"
+
+
 def test_first_lease_starts_the_job(bench):
     upload = bench.batch()
     assert bench.find(upload.job_id).started_at is None
