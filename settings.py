@@ -103,7 +103,14 @@ class Settings:
     sweep_seconds: float = _setting(
         2.0, "how often each worker looks for work that was dropped", "seconds", minimum=0.05, maximum=60
     )
-    max_attempts: int = _setting(3, "how often a chunk is tried when it kills its worker", "attempts", 1, 100)
+    max_load_attempts: int = _setting(
+        3, "how often loading a model may kill the predictor before its jobs fail", "attempts", 1, 100
+    )
+    predictor_memory_bytes: int = _setting(
+        0,
+        "most memory of a predictor, at least 256 MiB; 0 is three quarters of the container's or the machine's",
+        "bytes",
+    )
     version_wait_seconds: float = _setting(
         60.0, "how long a job waits for a worker that has its model's version", "seconds", maximum=_DAY
     )
@@ -268,6 +275,7 @@ _CHECKED_TEXT = {
 
 
 def _check_relations(settings: Settings) -> None:
+    _check_predictor_memory(settings.predictor_memory_bytes)
     _at_most(settings, "predict_wait_seconds", "max_wait_seconds")
     # Or a client that is only slow would find its upload taken back before it is told.
     _at_most(settings, "body_idle_seconds", "upload_deadline_seconds")
@@ -281,6 +289,13 @@ def _check_relations(settings: Settings) -> None:
             f"is {settings.tombstone_ttl_seconds}: it must be at least {longest}, a job's longest life "
             "(JOB_MAX_AGE_SECONDS and the longer of RESULTS_TTL_SECONDS and SINGLE_TTL_SECONDS)",
         )
+
+
+def _check_predictor_memory(wanted: int) -> None:
+    # What the libraries take alone, worker.memory has the same: with less, no row could be predicted.
+    least = 256 * _MIB
+    if 0 < wanted < least:
+        raise BadSetting("PREDICTOR_MEMORY_BYTES", f"is {wanted}: it must be 0 or at least {least} (bytes)")
 
 
 def _at_most(settings: Settings, smaller: str, larger: str) -> None:

@@ -75,7 +75,8 @@ def reach(start):
 
 def child_modules():
     """The modules of the predictor child: what is reached from the ones in `worker` that load models."""
-    roots = [module for module in modules("worker") if "models.predictor" in imports(module)]
+    loading = {"models.predictor", "worker.predictor"}
+    roots = [module for module in modules("worker") if loading & set(imports(module))]
     assert roots, "no module of worker imports models.predictor"
     return {module for root in roots for module in reach(root)}
 

@@ -47,10 +47,11 @@ def test_every_field_is_read_from_the_variable_of_its_name():
         "models_path": "/elsewhere",
         "default_model": "iris@2",
         "log_level": "debug",
+        "predictor_memory_bytes": str(1 << 30),
     }
     for field in fields(Settings):
         text = other.get(field.name) or str(field.default)
-        if field.type in (int, float) and field.name not in {"max_wait_seconds", "predict_wait_seconds"}:
+        if field.type in (int, float) and field.name not in {*other, "max_wait_seconds", "predict_wait_seconds"}:
             text = str(field.type(field.default * 0.99) if field.default > 100 else field.default + 1)
         if field.name == "predict_wait_seconds":
             text = "11"
@@ -101,6 +102,12 @@ def test_values_that_contradict_each_other_are_refused(named, variables):
     with pytest.raises(BadSetting, match=r"it must be at (most|least)") as caught:
         read(**variables)
     assert caught.value.variable == named
+
+
+def test_predictor_has_the_memory_that_it_needs_or_the_default():
+    assert read(PREDICTOR_MEMORY_BYTES="0").predictor_memory_bytes == 0
+    with pytest.raises(BadSetting, match="PREDICTOR_MEMORY_BYTES is 1000000: it must be 0 or at least 268435456"):
+        read(PREDICTOR_MEMORY_BYTES="1000000")
 
 
 def test_longest_allowed_job_fits_the_default_tombstone():

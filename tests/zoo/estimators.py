@@ -47,6 +47,17 @@ class Raises(Animal):
         raise ValueError("negative value -1.2345 in x")  # as libraries do, the text repeats a value
 
 
+class Moody(Raises):
+    """Raises as long as a file is there."""
+
+    def __init__(self, path=""):
+        self.path = path
+
+    def harm(self):
+        if Path(self.path).exists():
+            super().harm()
+
+
 class Exits(Animal):
     def harm(self):
         os._exit(3)
@@ -92,6 +103,16 @@ class Always(Animal):
         return np.full(len(x), self.value)
 
 
+class Shifted(Animal):
+    """Gives `x` and something more: so one can see which version of it a row was predicted by."""
+
+    def __init__(self, by=0.0):
+        self.by = by
+
+    def answer(self, x):
+        return x + self.by
+
+
 class Short(Animal):
     """Gives one prediction too few."""
 
@@ -107,6 +128,30 @@ class Slow(Animal):
 
     def answer(self, x):
         time.sleep(len(x) * self.milliseconds / 1000)
+        return x
+
+
+class Grinds(Animal):
+    """Takes its time for each row in C and holds the interpreter's lock all the while, then gives `x` back."""
+
+    def __init__(self, items=10_000_000):
+        self.items = items
+
+    def answer(self, x):
+        self.grind(len(x))
+        return x
+
+    def grind(self, rows):
+        """About a tenth of a second for ten million items."""
+        sum(itertools.repeat(0, rows * self.items))
+
+
+class Poisons(Animal):
+    """Does what the first negative row says: -1 raises, -2 crashes, -3 exits, -4 never ends, -5 takes all memory."""
+
+    def answer(self, x):
+        for value in x[x < 0]:
+            {-1: Raises, -2: Segfaults, -3: Exits, -4: Hangs, -5: Hungry}[int(value)]().harm()
         return x
 
 
@@ -134,8 +179,11 @@ ANIMALS = {
     "infinite": NotFinite(float("inf")),
     "zero": Always(0),
     "false": Always(False),
+    "shifted": Shifted(),
     "short": Short(),
     "slow": Slow(),
+    "grinds": Grinds(),
+    "poisons": Poisons(),
     "sign": Sign(),
 }
 
@@ -144,6 +192,12 @@ def build(path: Path) -> None:
     """Writes every animal as version 1 of a model of its name into the models folder `path`."""
     for name, animal in ANIMALS.items():
         write(path, name, animal)
+    write(path, "moody", Moody(str(mood(path))))
+
+
+def mood(path: Path) -> Path:
+    """The file that puts the model `moody` of a models folder into its bad mood."""
+    return path.parent / "mood"
 
 
 def write(path: Path, name: str, animal: Animal) -> Manifest:
