@@ -2,11 +2,13 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import redis
 
 from jobs.codec.layout import Layout
+from jobs.codec.patch import Patch
 from jobs.record import ModelVersion
 from jobs.scripts import Limits, Scripts, translated
 from jobs.store import MARK_MILLISECONDS, PREFIX, job_key, new_inbox_ticket_id, new_token, text
@@ -26,13 +28,31 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LeasedChunk:
-    """A chunk to predict. `crashes` says how often the predictor has died over it."""
+    """A chunk to predict.
+
+    `losses` says how many workers were lost over it, `search` how far the search for a poison row in it has come
+    (worker.suspects; None: there is none), `rows_per_second` what one worker does of the model (None: nobody knows),
+    `given_up` how many chunks were given up in a job that has no prediction yet. `patch` holds what an earlier job
+    made of the chunk, which has `rows_in_all`.
+    """
 
     lease: Lease
     rows: int
-    crashes: int
     blob: bytes
     tickets_waiting: int
+    losses: int
+    search: str | None
+    rows_per_second: float | None
+    given_up: int
+    patch: Patch | None = None
+    rows_in_all: int = 0
+
+    def to_predict(self, layout: Layout) -> "LeasedChunk":
+        """The chunk with the rows that are to be predicted: of one that an earlier job has predicted, some."""
+        if self.patch is None:
+            return self
+        blob, rows = self.patch.chunk(layout)
+        return replace(self, blob=blob, rows=rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,7 @@ class LeasedSingles:
     model_key: str
     token: str
     inputs: dict[str, str]  # job id → input as JSON
+    losses: int = 0  # how many workers were lost over the only one; 0 when that is not known to happen again
 
     @property
     def leases(self) -> list[Lease]:
@@ -75,11 +96,31 @@ class SingleResult:
     column: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SearchStep:
+    """One step of the search for a poison row in a chunk.
+
+    `state` is what it has come to, empty when that stays; `part` the result of the rows from `start` up to `stop`, if
+    they were finished; `reason` and `seconds` are of the attempt that ended badly, if one did; `given_up` says that
+    the rest of the chunk got its error untried.
+    """
+
+    state: str = ""
+    start: int = 0
+    stop: int = 0
+    part: bytes = b""
+    reason: str = ""
+    seconds: float = 0.0
+    given_up: bool = False
+
+
 class Leases:
     """What a worker asks of the store. Every method may raise StoreAway or StoreFull."""
 
-    def __init__(self, client: redis.Redis, limits: Limits) -> None:
+    def __init__(self, client: redis.Redis, limits: Limits, worker: str) -> None:
+        """`worker` is the name that leases and attempts carry."""
         self._client = client
+        self._worker = worker
         self._scripts = Scripts(client, limits)
         self._lease_milliseconds = int(limits.lease_seconds * 1000)
 
@@ -103,11 +144,23 @@ class Leases:
         `ahead`: the worker is not free yet, so only if enough wait for all the others.
         """
         token = new_token()
-        answer = self._scripts.call("lease", job_id, token, self._lease_milliseconds, slot, ticket_id, int(ahead))
+        holding = (token, self._worker, self._lease_milliseconds)
+        answer = self._scripts.call("lease", job_id, *holding, slot, ticket_id, int(ahead))
         if answer[0] != b"chunk":
             return None
-        _, index, rows, crashes, blob, waiting = answer
-        return LeasedChunk(Lease(job_id, index.decode(), token), int(rows), int(crashes), blob, int(waiting))
+        _, index, rows, blob, waiting, losses, search, rate, given_up, *patch = answer
+        return LeasedChunk(
+            lease=Lease(job_id, index.decode(), token),
+            rows=int(rows),
+            rows_in_all=int(rows),
+            blob=blob,
+            tickets_waiting=int(waiting),
+            losses=int(losses),
+            search=search.decode() or None,
+            rows_per_second=float(rate) if rate else None,
+            given_up=int(given_up),
+            patch=Patch.read(*patch),
+        )
 
     def renew(self, leases: Sequence[Lease], slot: int, ticket_id: str) -> list[Lease]:
         """Renews leases; returns those that are lost."""
@@ -124,9 +177,29 @@ class Leases:
         )
         return bool(answer == b"ok")
 
-    def give_back(self, leases: Sequence[Lease], counted: bool) -> None:
-        """Hands leases back unfinished, to the front. `counted`: the predictor died over them."""
-        self._scripts.call("give_back", int(counted), *_flat(leases))
+    def give_back(self, leases: Sequence[Lease], reason: str = "") -> None:
+        """Hands leases back unfinished, to the front. `reason`: the attempt that this was, to be listed."""
+        self._scripts.call("give_back", reason, *_flat(leases))
+
+    def keep_search(self, lease: Lease, step: SearchStep) -> bool:
+        """Keeps how far the search for a poison row has come; False when the lease is not held any more."""
+        field = f"{lease.index}:{step.start}-{step.stop}" if step.part else ""
+        answer = self._scripts.call(
+            "search",
+            *(lease.job_id, lease.index, lease.token, step.state, field, step.part),
+            *(step.reason, int(step.seconds * 1000), int(step.given_up)),
+        )
+        return bool(answer == b"ok")
+
+    def finished_parts(self, lease: Lease, parts: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """The parts of a chunk, by their first row and the one after their last, as `keep_search` got them."""
+        fields = [f"{lease.index}:{start}-{stop}" for start, stop in parts]
+        with translated():
+            return cast(list[bytes | None], self._client.hmget(job_key(lease.job_id, "parts"), fields))
+
+    def note_singles(self, token: str, job_ids: Sequence[str], reason: str, seconds: float) -> None:
+        """Lists an attempt of leased single predictions."""
+        self._scripts.call("note_singles", token, reason, int(seconds * 1000), *job_ids)
 
     def fail(self, job_ids: Sequence[str], code: str, message: str) -> None:
         """Ends jobs that cannot go on as a whole."""
@@ -142,13 +215,13 @@ class Leases:
     def lease_singles(self, model_keys: Sequence[str], most: int, ticket_id: str) -> LeasedSingles | None:
         """Single predictions that wait for one of these model versions; None when none do."""
         token = new_token()
-        answer = self._scripts.call(
-            "lease_inbox", token, self._lease_milliseconds, most, ticket_id, MARK_MILLISECONDS, *model_keys
-        )
+        holding = (token, self._worker, self._lease_milliseconds)
+        answer = self._scripts.call("lease_inbox", *holding, most, ticket_id, MARK_MILLISECONDS, *model_keys)
         if not answer:
             return None
-        model_key, *pairs = (item.decode() for item in answer)
-        return LeasedSingles(model_key, token, dict(zip(pairs[::2], pairs[1::2], strict=True)))
+        model_key, losses, *pairs = answer
+        inputs = {text(job_id): text(sent) for job_id, sent in zip(pairs[::2], pairs[1::2], strict=True)}
+        return LeasedSingles(text(model_key), token, inputs, int(losses))
 
     def commit_singles(self, token: str, results: dict[str, SingleResult]) -> None:
         """Hands in single predictions by job id and ends their jobs; those not held any more are left alone."""

@@ -218,8 +218,7 @@ class Predictor:
                     middle = (start + stop) // 2
                     blocks += [(middle, stop), (start, middle)]
                     continue
-                # The exception's text may hold the row's values, its type does not.
-                errors[start] = _model_error(f"the model raised {type(error).__name__}")
+                errors[start] = _raised(error)
             else:
                 problem = self._misfit(answer, stop - start)
                 if problem:
@@ -281,6 +280,13 @@ def _finite(answer: Answer, count: int) -> npt.NDArray[np.bool_]:
     if probabilities is not None:
         finite &= np.isfinite(probabilities).all(axis=1)
     return finite
+
+
+def _raised(error: Exception) -> RowError:
+    if isinstance(error, MemoryError):
+        return RowError("out_of_memory", None, "the model wants more memory for this row than there is")
+    # The exception's text may hold the row's values, its type does not.
+    return _model_error(f"the model raised {type(error).__name__}")
 
 
 def _model_error(message: str) -> RowError:

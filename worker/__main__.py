@@ -41,11 +41,11 @@ def main() -> None:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     client = worker_client(chosen.redis_url, chosen.redis_tls_verify)
     tickets = TicketQueue(client)
-    leases = Leases(client, Limits.of(chosen))
+    leases = Leases(client, Limits.of(chosen), name)
     served = Served(catalog)
     rounds = Rounds(leases, tickets, name, served, chosen.sweep_seconds)
     duty = Duty(leases, rounds, chosen.lease_seconds)
-    child = Child(chosen.models_path, scrub(settings.inherited()))
+    child = Child(chosen.models_path, scrub(settings.inherited()), chosen.predictor_memory_bytes)
     slices = Slices(
         leases=leases,
         tickets=tickets,
@@ -53,7 +53,7 @@ def main() -> None:
         served=served,
         duty=duty,
         slice_seconds=chosen.slice_seconds,
-        max_attempts=chosen.max_attempts,
+        max_load_attempts=chosen.max_load_attempts,
     )
 
     def stop(*_: object) -> None:
@@ -67,7 +67,7 @@ def main() -> None:
         parts = Parts(slices, rounds, duty, child)
         keep_working(lambda: ticket_client(chosen.redis_url, chosen.redis_tls_verify), name, parts)
     finally:
-        child.kill()
+        child.close()
         rounds.become("gone")
         log.info("worker %s has stopped", name)
         # A further signal while the interpreter winds down must not make this look like a death.

@@ -5,14 +5,16 @@ parent notices and goes on.
 
 | asked | bodies | answered | bodies |
 | --- | --- | --- | --- |
-| `chunk`: number, model, layout, rows, verdict | compressed chunk | `progress`: rows | |
+| `chunk`: number, model, layout, rows, span | compressed chunk | `doing`: stage, from, to | |
 | | | `chunk`: ok, failed, csv_bytes, has_surplus, seconds | compressed records, failures or nothing |
-| `singles`: number, model | JSON list of inputs | `singles` | JSON list of outcomes |
+| `singles`: number, model | JSON list of inputs | `singles`: seconds | JSON list of outcomes |
 | `stop`: number | | `stopped`, for the chunk of that number | |
 | | | `refused`: code, message, when the model cannot be loaded | |
 
-A `verdict` is the error that every row gets instead of being predicted. Between two sub-blocks of a chunk it looks
-whether something else was asked: `singles` are done at once, `stop` ends the chunk.
+A `span`, [from, to], asks for these rows of the chunk alone. Before each step the predictor says what it is `doing`:
+the stage ("load", "read", "predict", "write" or "singles") and the rows, counted within the span; should it die, that
+is where. Between two sub-blocks of a chunk it looks whether something else was asked: `singles` are done at once,
+`stop` ends the chunk.
 """
 
 import contextlib
@@ -21,7 +23,8 @@ import select
 import socket
 import sys
 import traceback
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -30,13 +33,15 @@ from typing import Any
 from jobs.codec import json_text
 from jobs.codec.chunk import compress, decompress, pack_failures
 from jobs.codec.layout import Layout
-from models.predictor import CannotLoad, Predictor, load, wanted_manifest
+from jobs.codec.records import input_records
+from models.predictor import CannotLoad, Predictor, load
 from models.rows import RowError, arrange, read_row
 from worker.frames import Frame, Frames, pack
 from worker.reading import RecordCountDiffers
-from worker.scoring import Scored, SubBlocks, condemn, score, single_outcome
+from worker.scoring import Scored, SubBlocks, score, single_outcome
 
 _PIECE_BYTES = 1 << 20
+_MOST_MODELS = 32  # that are kept loaded
 
 
 class Stopped(Exception):
@@ -57,7 +62,7 @@ class Serving:
         self._models_path = models_path
         self._spent_elsewhere = 0.0  # on single predictions, while the present chunk was worked on
         self._sub_blocks: dict[str, SubBlocks] = {}
-        self._load = lru_cache(maxsize=32)(self._load_anew)
+        self._loaded: OrderedDict[tuple[str, ...], Predictor] = OrderedDict()
 
     def run(self) -> None:
         """Answers frame after frame."""
@@ -89,30 +94,22 @@ class Serving:
 
     def _answer_chunk(self, number: int, frame: Frame) -> None:
         layout = _read_layout(frame.head["layout"])
-        if frame.head.get("verdict"):
-            self._say(_chunk_frame(number, self._condemn(frame, layout), seconds=0.0))
-            return
-        predictor = self._load(*frame.head["model"])
+        predictor = self._load(number, frame.head["model"])
         began, self._spent_elsewhere = perf_counter(), 0.0
+        chunk, rows = _asked_rows(frame, layout)
         sub_blocks = self._sub_blocks.setdefault(predictor.manifest.key, SubBlocks())
         scored = score(
-            decompress(frame.bodies[0]),
-            frame.head["rows"],
+            chunk,
+            rows,
             layout,
             predictor,
             sub_blocks=sub_blocks,
-            between=partial(self._between, number),
+            begin=partial(self._begin, number),
         )
         self._say(_chunk_frame(number, scored, seconds=perf_counter() - began - self._spent_elsewhere))
 
-    def _condemn(self, frame: Frame, layout: Layout) -> Scored:
-        """Without loading the model: that may be what the predictor dies of."""
-        manifest = wanted_manifest(self._models_path, *frame.head["model"])
-        chunk = decompress(frame.bodies[0])
-        return condemn(chunk, frame.head["rows"], layout, manifest, RowError(*frame.head["verdict"]))
-
-    def _between(self, number: int, rows_done: int) -> None:
-        self._say(Frame({"is": "progress", "number": number, "rows": rows_done}))
+    def _begin(self, number: int, stage: str, start: int, stop: int) -> None:
+        """Says what comes next, once nothing else is asked that comes first."""
         while select.select([self._channel], [], [], 0)[0]:
             self._receive()
         for _ in range(len(self._asked)):
@@ -125,22 +122,50 @@ class Serving:
                 raise Stopped
             else:
                 self._asked.append(frame)
+        self._say_doing(number, stage, start, stop)
+
+    def _say_doing(self, number: int, stage: str, start: int, stop: int) -> None:
+        self._say(Frame({"is": "doing", "number": number, "stage": stage, "from": start, "to": stop}))
 
     def _answer_singles(self, number: int, frame: Frame) -> None:
-        predictor = self._load(*frame.head["model"])
+        predictor = self._load(number, frame.head["model"])
         manifest = predictor.manifest
-        rows = [_read_single(text, predictor) for text in json.loads(frame.bodies[0])]
+        sent = json.loads(frame.bodies[0])
+        self._say_doing(number, "singles", 0, len(sent))
+        began = perf_counter()
+        rows = [_read_single(text, predictor) for text in sent]
         predicted = iter(predictor.predict([row for row in rows if not isinstance(row, RowError)]))
         outcomes = [row if isinstance(row, RowError) else next(predicted) for row in rows]
         body = json.dumps([single_outcome(outcome, manifest) for outcome in outcomes], allow_nan=False)
-        self._say(Frame({"is": "singles", "number": number}, (body.encode(),)))
+        seconds = perf_counter() - began
+        self._say(Frame({"is": "singles", "number": number, "seconds": seconds}, (body.encode(),)))
 
-    def _load_anew(self, name: str, version: str, sha256: str) -> Predictor:
-        return load(self._models_path, name, version, sha256)
+    def _load(self, number: int, model: Sequence[str]) -> Predictor:
+        """The predictor of a model version, loaded when it is first asked for."""
+        name, version, sha256 = key = tuple(model)
+        if key not in self._loaded:
+            self._say_doing(number, "load", 0, 0)
+            self._loaded[key] = load(self._models_path, name, version, sha256)
+            if len(self._loaded) > _MOST_MODELS:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(key)
+        return self._loaded[key]
 
     def _say(self, frame: Frame) -> None:
         for piece in pack(frame):
             self._channel.sendall(piece)
+
+
+def _asked_rows(frame: Frame, layout: Layout) -> tuple[bytes, int]:
+    """The chunk's records, or those of the span that was asked for, and how many they are."""
+    chunk, rows = decompress(frame.bodies[0]), frame.head["rows"]
+    if "span" not in frame.head:
+        return chunk, rows
+    records = input_records(layout, chunk)
+    if len(records) != rows:
+        raise RecordCountDiffers(f"{rows} records were counted and {len(records)} were read")
+    start, stop = frame.head["span"]
+    return b"".join(records[start:stop]), stop - start
 
 
 @lru_cache(maxsize=32)

@@ -12,9 +12,12 @@ from models.rows import RowError
 from worker.reading import Reading, read_chunk
 from worker.rendering import error_cells, join, outcome_cells, plain_records
 
+# What is told of a step before it is taken: "read", "predict" or "write", and of which rows up to which.
+Begin = Callable[[str, int, int], None]
+
 # The predictor looks at the outside between two sub-blocks, so a single prediction waits about this long.
 SUB_BLOCK_SECONDS = 0.04
-FIRST_SUB_BLOCK_ROWS = 32
+FIRST_GROWTH_ROWS = 32
 LARGEST_SUB_BLOCK_ROWS = 16_384
 
 
@@ -32,12 +35,12 @@ class SubBlocks:
     """How many rows of a model make a sub-block: learnt from one to the next, across chunks."""
 
     def __init__(self) -> None:
-        self.rows = FIRST_SUB_BLOCK_ROWS
+        self.rows = 1  # of a model that nobody has measured, one row may take long
 
     def learn(self, rows: int, seconds: float) -> None:
         """Goes by the speed of the last sub-block, but grows by no more than eight times."""
         fitting = int(rows * SUB_BLOCK_SECONDS / max(seconds, 1e-6))
-        self.rows = max(1, min(fitting, max(rows, FIRST_SUB_BLOCK_ROWS) * 8, LARGEST_SUB_BLOCK_ROWS))
+        self.rows = max(1, min(fitting, max(rows, FIRST_GROWTH_ROWS) * 8, LARGEST_SUB_BLOCK_ROWS))
 
 
 def score(
@@ -47,14 +50,16 @@ def score(
     predictor: Predictor,
     *,
     sub_blocks: SubBlocks,
-    between: Callable[[int], None],
+    begin: Begin,
 ) -> Scored:
-    """Predicts every row of a chunk of `count` records; `between` is told after each sub-block how many are done.
+    """Predicts every row of a chunk of `count` records; `begin` is told of each step before it is taken.
 
     Raises RecordCountDiffers.
     """
+    begin("read", 0, count)
     reading = read_chunk(chunk, count, layout, predictor.manifest)
-    predicted = _predict(reading, predictor, sub_blocks, between)
+    predicted = _predict(reading, predictor, sub_blocks, begin)
+    begin("write", 0, count)
     if not reading.errors and not predicted.errors:
         records = plain_records(predicted, reading, layout)
         if records is not None:
@@ -63,26 +68,18 @@ def score(
     return _render(reading, outcome_cells(predicted, layout), {**reading.errors, **errors}, layout)
 
 
-def condemn(chunk: bytes, count: int, layout: Layout, manifest: Manifest, verdict: RowError) -> Scored:
-    """Gives every row of a chunk that could not be predicted the same error; rows that are wrong keep their own."""
-    reading = read_chunk(chunk, count, layout, manifest)
-    errors = {**dict.fromkeys(range(count), verdict), **reading.errors}
-    return _render(reading, [b""] * (count - len(reading.errors)), errors, layout)
-
-
-def _predict(
-    reading: Reading, predictor: Predictor, sub_blocks: SubBlocks, between: Callable[[int], None]
-) -> Predicted:
+def _predict(reading: Reading, predictor: Predictor, sub_blocks: SubBlocks, begin: Begin) -> Predicted:
     """What the model says of the rows that are right, sub-block by sub-block."""
     parts: list[Predicted] = []
     done, rows = 0, len(reading.columns[0])
     while done < rows:
+        end = min(done + sub_blocks.rows, rows)
+        begin("predict", _place(reading, done), _place(reading, end - 1) + 1)
         began = perf_counter()
-        block = [column[done : done + sub_blocks.rows] for column in reading.columns]
+        block = [column[done:end] for column in reading.columns]
         parts.append(predictor.predict_columns(block, SUB_BLOCK_SECONDS))
         done += len(parts[-1].values)
         sub_blocks.learn(len(parts[-1].values), perf_counter() - began)
-        between(done)
     return concatenated(parts)
 
 

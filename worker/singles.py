@@ -4,28 +4,37 @@ import json
 import logging
 from collections.abc import Sequence
 from itertools import islice
+from time import monotonic
 
 from jobs.leases import LeasedSingles, Leases, SingleResult
-from jobs.record import ModelVersion
+from worker.batch import named
 from worker.child import Child, ChildDied
 from worker.duty import Duty, LeaseLost, Stopping
 from worker.frames import Frame
+from worker.pace import Pace
+from worker.search import SECOND_TRY_TIMES, Innocent, load_failure
 from worker.served import Served
+from worker.suspects import ERRORS, LOST, LOST_TRIES
 
 log = logging.getLogger(__name__)
 
 SINGLES_AT_ONCE = 256
+STILLBORN_SECONDS = 1.0  # the pause after predictors that died of something else
+MOST_INNOCENT = 3  # times that a predictor dies of something else before all is handed back
 
 
 class Singles:
     """Predicts what waits in inboxes."""
 
-    def __init__(self, leases: Leases, child: Child, served: Served, duty: Duty) -> None:
+    def __init__(
+        self, leases: Leases, child: Child, served: Served, duty: Duty, pace: Pace, *, max_load_attempts: int
+    ) -> None:
         self._leases = leases
         self._child = child
         self._served = served
         self._duty = duty
-        self.proved_guilty = False  # a single has killed the predictor alone: what else died with it is not to blame
+        self._pace = pace
+        self._max_load_attempts = max_load_attempts
 
     def work(self, model_keys: Sequence[str]) -> bool:
         """Predicts what waits for the first of these models that has something; False when none has.
@@ -37,58 +46,96 @@ class Singles:
             return False
         self._duty.hold(singles.leases)
         try:
-            self._predict(singles, singles.inputs)
+            if singles.losses >= LOST_TRIES:
+                self._refuse_all(singles, singles.inputs, *ERRORS[LOST])
+            else:
+                self._predict(singles, singles.inputs)
         except Stopping:
-            self._leases.give_back(singles.leases, counted=False)
+            self._leases.give_back(singles.leases, "shutdown")
             raise
         except LeaseLost:
             log.info("single predictions of %s were taken over", singles.model_key)
+        except Innocent:
+            self._duty.insist(lambda: self._leases.give_back(singles.leases))
+            self._duty.pause(STILLBORN_SECONDS)
         finally:
             self._duty.release(singles.leases)
         return True
 
     def _predict(self, singles: LeasedSingles, inputs: dict[str, str]) -> None:
         """Predicts them together; when that kills the predictor, in halves, until the one that does it stands alone."""
-        try:
-            self._ask(singles, inputs)
-        except ChildDied:
-            if len(inputs) == 1:
-                self._predict_once_more(singles, inputs)
-                return
+        death = self._ask_until_loaded(singles, inputs)
+        if death is None:
+            return
+        if len(inputs) > 1:
             items = iter(inputs.items())
             self._predict(singles, dict(islice(items, len(inputs) // 2)))
             self._predict(singles, dict(items))
+            return
+        death = self._ask(singles, inputs, SECOND_TRY_TIMES)
+        if death is not None:
+            self._refuse_all(singles, inputs, *ERRORS[death.reason])
 
-    def _predict_once_more(self, singles: LeasedSingles, inputs: dict[str, str]) -> None:
-        try:
-            self._ask(singles, inputs)
-        except ChildDied:
-            self.proved_guilty = True
-            outcome = SingleResult(None, "worker_crashed", "predicting this row killed the predicting process twice")
-            self._duty.insist(lambda: self._leases.commit_singles(singles.token, dict.fromkeys(inputs, outcome)))
+    def _ask_until_loaded(self, singles: LeasedSingles, inputs: dict[str, str]) -> ChildDied | None:
+        """Asks; the death of the predictor that came of it. When it dies while it loads the model, asks again."""
+        loads = 0
+        while True:
+            death = self._ask(singles, inputs)
+            if death is None or death.doing is None or death.doing.stage != "load":
+                return death
+            loads += 1
+            if loads == self._max_load_attempts:
+                self._fail(list(inputs), "model_load_failed", load_failure(death))
+                return None
 
-    def _ask(self, singles: LeasedSingles, inputs: dict[str, str]) -> None:
+    def _ask(self, singles: LeasedSingles, inputs: dict[str, str], times: float = 1.0) -> ChildDied | None:
+        """Asks and hands in the answer; returns the death that came of it instead, if one did.
+
+        Raises Innocent when the predictor dies again and again of something else.
+        """
         model = self._served.version(singles.model_key)
-        body = json.dumps(list(inputs.values())).encode()
-        answer = self._child.ask(Frame({"do": "singles", "model": named(model)}, (body,)), self._duty.tick)
+        frame = Frame({"do": "singles", "model": named(model)}, (json.dumps(list(inputs.values())).encode(),))
+        for _ in range(MOST_INNOCENT):
+            question = self._child.send(frame, self._pace.limit(singles.model_key, times))
+            began = monotonic()
+            try:
+                answer = self._child.wait(question, self._duty.tick)
+            except ChildDied as death:
+                if death.doing is None or death.doing.number != question.number:
+                    self._duty.tick()
+                    continue
+                if len(inputs) == 1:
+                    self._note(singles, inputs, death, monotonic() - began)
+                return death
+            self._hand_in(singles, inputs, answer)
+            return None
+        raise Innocent
+
+    def _hand_in(self, singles: LeasedSingles, inputs: dict[str, str], answer: Frame) -> None:
         if answer.head["is"] == "refused":
             self._refuse(singles, list(inputs), answer)
             return
+        self._pace.learn(singles.model_key, len(inputs), answer.head["seconds"], singles=True)
         results = dict(zip(inputs, map(_result, json.loads(answer.bodies[0])), strict=True))
         self._duty.insist(lambda: self._leases.commit_singles(singles.token, results))
+
+    def _note(self, singles: LeasedSingles, inputs: dict[str, str], death: ChildDied, seconds: float) -> None:
+        self._duty.insist(lambda: self._leases.note_singles(singles.token, list(inputs), death.reason, seconds))
+
+    def _refuse_all(self, singles: LeasedSingles, inputs: dict[str, str], code: str, message: str) -> None:
+        outcome = SingleResult(None, code, message)
+        self._duty.insist(lambda: self._leases.commit_singles(singles.token, dict.fromkeys(inputs, outcome)))
 
     def _refuse(self, singles: LeasedSingles, job_ids: list[str], answer: Frame) -> None:
         code, message = answer.head["code"], answer.head["message"]
         if self._served.refused(singles.model_key, code, message):
             leases = [lease for lease in singles.leases if lease.job_id in job_ids]
-            self._duty.insist(lambda: self._leases.give_back(leases, counted=False))
+            self._duty.insist(lambda: self._leases.give_back(leases))
         else:
-            self._duty.insist(lambda: self._leases.fail(job_ids, code, message))
+            self._fail(job_ids, code, message)
 
-
-def named(model: ModelVersion) -> list[str]:
-    """A model version as frames carry it."""
-    return [model.name, model.version, model.sha256]
+    def _fail(self, job_ids: list[str], code: str, message: str) -> None:
+        self._duty.insist(lambda: self._leases.fail(job_ids, code, message))
 
 
 def _result(outcome: dict[str, object]) -> SingleResult:

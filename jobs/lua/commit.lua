@@ -23,26 +23,25 @@ if keep ~= '1' then
   redis.call('HDEL', job_key(id, 'inputs'), index)
 end
 redis.call('HDEL', job_key(id, 'leases'), index)
-redis.call('HDEL', job_key(id, 'crashes'), index)
+forget_search(id, index)
 if redis.call('ZREM', key('leases'), leased(id, index)) == 0 then -- its deadline had passed
   redis.call('LREM', job_key(id, 'waiting'), 0, index)
 end
-redis.call('HINCRBY', job_key(id), 'rows_ok', ok)
+local known = forget_patch(id, index)
+redis.call('HINCRBY', job_key(id), 'rows_ok', ok - (known or 0))
 redis.call('HINCRBY', job_key(id), 'rows_failed', failed)
 redis.call('HINCRBY', job_key(id), 'csv_bytes', csv_bytes)
 redis.call('HINCRBY', job_key(id), 'revision', 1)
 local at, rows = now(), ok + failed
 promise(id, -tonumber(get(id, 'row_bytes')) * rows)
-learn_rate(get(id, 'model_key'), rows, tonumber(ARGV[11]))
-keep_pace(id, rows, at)
-local done = redis.call('HINCRBY', job_key(id), 'chunks_done', 1)
-local prefix = count(id, 'prefix')
-while redis.call('HEXISTS', job_key(id, 'done'), prefix) == 1 do
-  prefix = prefix + 1
+if not known then -- else it worked on some of the rows only
+  learn_rate(get(id, 'model_key'), rows, tonumber(ARGV[11]))
 end
-redis.call('HSET', job_key(id), 'prefix', prefix)
+keep_pace(id, rows - (known or 0), at)
+redis.call('HINCRBY', job_key(id), 'chunks_done', 1)
+move_prefix(id)
 expire(id, LIMITS.life)
-if get(id, 'status') ~= 'receiving' and done == count(id, 'chunks_received') then
+if get(id, 'status') ~= 'receiving' and is_through(id) then
   finish_by_counts(id, at)
 end
 return 'ok'

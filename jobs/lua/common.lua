@@ -5,9 +5,15 @@
 -- The list of all keys stands at the head of jobs/store.py.
 
 local PREFIX = 'qc:'
-local PARTS = { 'waiting', 'inputs', 'rows', 'leases', 'crashes', 'results', 'failures', 'done', 'slots' }
+local PARTS = {
+  'waiting', 'inputs', 'rows', 'leases', 'results', 'failures', 'done', 'slots', 'attempts', 'parts', 'patches',
+}
 local WORKER_SILENCE_MS = 10000 -- a worker that has not announced itself for so long does not count as live
+local UPLOAD_SILENCE_MS = math.min(10000, LIMITS.upload_deadline * 1000) -- api/upload.py gives four signs of life in it
+local KEY_TTL = math.max(LIMITS.tombstone_ttl, 24 * 3600) -- of an idempotency key, and of the tombstone of its job
 local SLOT_SILENCE_MS = 2000 -- a slot without a lease for so long is free if its ticket waits nowhere
+local LOST_WORKER_MS = 4000 -- twice the time between two announcements of a worker
+local MOST_ATTEMPTS = 100 -- that are kept of a job: a model that always crashes would fill the store
 local SINGLE = 's' -- stands in for the chunk's index where a single prediction is leased
 
 local function key(name)
@@ -55,10 +61,46 @@ local function leased(id, index)
   return id .. ' ' .. index
 end
 
--- What to answer once the record is gone, and when that happened.
+local function idempotency_key(tenant, digest)
+  return PREFIX .. 'idempotency:' .. tenant .. ':' .. digest
+end
+
+-- The job that has an idempotency key, and the fingerprint of its request: '' while its body still arrives.
+local function key_owner(tenant, digest)
+  return string.match(redis.call('GET', idempotency_key(tenant, digest)) or '', '^(%S+) ?(%S*)$')
+end
+
+-- Whether an upload still goes on: one without a sign of life has lost its web process.
+local function is_uploading(id, at)
+  local deadline = redis.call('ZSCORE', key('receiving'), id)
+  return deadline and tonumber(deadline) - LIMITS.upload_deadline * 1000 + UPLOAD_SILENCE_MS > at
+end
+
+-- Gives a job its idempotency key: for good with a fingerprint, else until its upload ends.
+local function take_key(id, tenant, digest, fingerprint)
+  redis.call('HSET', job_key(id), 'idempotency', digest)
+  redis.call('SET', idempotency_key(tenant, digest), fingerprint == '' and id or id .. ' ' .. fingerprint, 'EX', KEY_TTL)
+end
+
+-- Frees the idempotency key of a job that was never accepted.
+local function free_unaccepted_key(id)
+  local tenant, digest = get(id, 'tenant'), get(id, 'idempotency')
+  if digest then
+    local owner, fingerprint = key_owner(tenant, digest)
+    if owner == id and fingerprint == '' then
+      redis.call('DEL', idempotency_key(tenant, digest))
+    end
+  end
+end
+
+-- What to answer once the record is gone, and when that happened. A job that has an idempotency key keeps it as long.
 local function bury(id, reason, at)
-  redis.call('SET', key('tombstone:' .. id), reason .. ' ' .. int(at) .. ' ' .. get(id, 'tenant'), 'EX',
-    LIMITS.tombstone_ttl)
+  local tenant, digest = get(id, 'tenant'), get(id, 'idempotency')
+  local ttl = digest and KEY_TTL or LIMITS.tombstone_ttl
+  redis.call('SET', key('tombstone:' .. id), reason .. ' ' .. int(at) .. ' ' .. tenant, 'EX', ttl)
+  if digest and key_owner(tenant, digest) == id then
+    redis.call('EXPIRE', idempotency_key(tenant, digest), ttl)
+  end
 end
 
 local function expire(id, seconds)
@@ -108,8 +150,9 @@ local function withdraw(id)
       redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
     end
   else
-    redis.call('DEL', job_key(id, 'waiting'), job_key(id, 'leases'), job_key(id, 'slots'), job_key(id, 'crashes'))
+    redis.call('DEL', job_key(id, 'waiting'), job_key(id, 'leases'), job_key(id, 'slots'), job_key(id, 'parts'))
   end
+  free_unaccepted_key(id)
   redis.call('ZREM', unended(kind), id)
   redis.call('ZREM', key('receiving'), id)
   redis.call('HDEL', key('promised'), id)
@@ -153,6 +196,28 @@ local function erase(id, reason, at)
   end
 end
 
+-- Why a new job cannot have an idempotency key: nothing when it can, 'same <id>' when the same request has made a job.
+-- `fingerprint` is '' while the body of the new job arrives.
+local function key_refusal(tenant, digest, fingerprint, at)
+  local owner, bound
+  if digest ~= '' then
+    owner, bound = key_owner(tenant, digest)
+  end
+  if not owner then
+    return nil
+  end
+  if bound == '' and not is_uploading(owner, at) then
+    if get(owner, 'status') == 'receiving' then
+      erase(owner, 'upload_failed', at)
+    end
+    return nil
+  end
+  if bound == '' or fingerprint == '' then
+    return 'idempotency_key_in_use'
+  end
+  return bound == fingerprint and 'same ' .. owner or 'idempotency_key_reused'
+end
+
 -- Why an upload cannot go on: false when it can.
 local function refusal(id, token)
   local status = get(id, 'status')
@@ -171,6 +236,32 @@ end
 
 local function live_workers(at)
   return redis.call('ZCOUNT', key('workers'), int(at - WORKER_SILENCE_MS), '+inf')
+end
+
+-- Adds what a job that retries `old` has in common with it to the fields of its record.
+local function inherit(old, names, fields)
+  for _, name in ipairs(names) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = get(old, name)
+  end
+  return fields
+end
+
+-- Puts a new single prediction into its model's inbox. Returns 'ok' when a valid mark stands, so a worker is on its way,
+-- else where to put the ticket: 'front', or 'back' if no batch slice ran since the last one (neither starves the other).
+local function wait_in_inbox(id, ticket, mark_ms)
+  local model_key = get(id, 'model_key')
+  local inbox = inbox_key(model_key)
+  redis.call('RPUSH', inbox, id)
+  redis.call('EXPIRE', inbox, LIMITS.life)
+  redis.call('SADD', key('inboxes'), model_key)
+  if live_workers(now()) == 0 and redis.call('LLEN', TICKETS) > 0 then
+    return 'ok' -- nobody is there to take tickets; the sweep asks when somebody is
+  end
+  if not redis.call('SET', inbox .. ':mark', ticket, 'NX', 'PX', mark_ms) then
+    return 'ok'
+  end
+  return redis.call('SET', key('turn'), 'inbox', 'GET', 'EX', 60) == 'inbox' and 'back' or 'front'
 end
 
 -- Hands out the free slots of a batch: as many as it has waiting chunks, at most one for each live worker.
@@ -210,12 +301,18 @@ local function touch_slot(id, slot, ticket, at)
   return true
 end
 
+-- The last lease of a chunk or single that was not handed back: '<token> <worker> <started_at>'.
+local function last_lease(id, index)
+  if index == SINGLE then
+    return get(id, 'lease')
+  end
+  return redis.call('HGET', job_key(id, 'leases'), index)
+end
+
 -- Whether `token` still holds the lease. A passed deadline alone voids no token.
 local function holds(id, index, token)
-  if index == SINGLE then
-    return get(id, 'lease') == token
-  end
-  return redis.call('HGET', job_key(id, 'leases'), index) == token
+  local lease = last_lease(id, index)
+  return lease and string.match(lease, '^%S+') == token
 end
 
 -- How many bytes the store has for what is not promised yet; nil when it has no limit.
@@ -277,6 +374,85 @@ local function keep_pace(id, rows, at)
   local since = (at - tonumber(get(id, 'paced_at') or get(id, 'started_at') or at)) / 1000
   pace = pace * math.exp(-math.max(since, 0) / PACE_SECONDS) + rows / PACE_SECONDS
   redis.call('HSET', job_key(id), 'pace', string.format('%.6g', pace), 'paced_at', int(at))
+end
+
+-- Writes down one try that did not end well; the list keeps the last ones. A field of the record counts all.
+local function note_attempt(id, index, worker, started_at, ended_at, reason)
+  redis.call('RPUSH', job_key(id, 'attempts'), cjson.encode({
+    chunk = index == SINGLE and cjson.null or tonumber(index), worker = worker, started_at = tonumber(started_at),
+    ended_at = ended_at, reason = reason, counted = reason ~= 'shutdown',
+  }))
+  redis.call('LTRIM', job_key(id, 'attempts'), -MOST_ATTEMPTS, -1)
+  redis.call('EXPIRE', job_key(id, 'attempts'), LIMITS.life)
+  redis.call('HINCRBY', job_key(id), 'attempts', 1)
+  redis.call('HINCRBY', job_key(id), 'revision', 1)
+end
+
+-- Leases a chunk or single to a worker. A lease that was never handed back nor handed in, and whose worker has not been
+-- heard of since, was lost with the worker: that is an attempt. Returns how many workers were lost over it.
+local function take_lease(id, index, token, worker, at, lease_ms)
+  local before = last_lease(id, index)
+  if before then
+    local _, other, started_at = string.match(before, '^(%S+) (%S+) (%d+)$')
+    local heard_at = tonumber(redis.call('ZSCORE', key('workers'), other) or 0)
+    if other ~= worker and at - heard_at > LOST_WORKER_MS then
+      note_attempt(id, index, other, started_at, at, 'worker_lost')
+      redis.call('HINCRBY', job_key(id), 'losses:' .. index, 1)
+    end
+  end
+  local lease = token .. ' ' .. worker .. ' ' .. int(at)
+  if index == SINGLE then
+    redis.call('HSET', job_key(id), 'lease', lease)
+  else
+    redis.call('HSET', job_key(id, 'leases'), index, lease)
+    redis.call('EXPIRE', job_key(id, 'leases'), LIMITS.life)
+  end
+  redis.call('ZADD', key('leases'), int(at + lease_ms), leased(id, index))
+  return count(id, 'losses:' .. index)
+end
+
+-- Drops what the search for a poison row has kept of a chunk.
+local function forget_search(id, index)
+  local state = redis.call('HGET', job_key(id, 'parts'), index)
+  if not state then
+    return
+  end
+  for _, part in ipairs(cjson.decode(state).parts) do
+    redis.call('HDEL', job_key(id, 'parts'), index .. ':' .. int(part[1]) .. '-' .. int(part[2]))
+  end
+  redis.call('HDEL', job_key(id, 'parts'), index)
+end
+
+-- What the results of a retried chunk are merged into (jobs/codec/patch.py): '<kind> <rows that have their prediction all
+-- the same>', the result and the failures of the earlier job. Three empty texts for any other chunk.
+local function patch(id, index)
+  local found = redis.call('HMGET', job_key(id, 'patches'), index, index .. ':result', index .. ':failures')
+  return found[1] or '', found[2] or '', found[3] or ''
+end
+
+-- Drops what the results of a chunk were merged into. Returns how many of its rows were counted as predicted already;
+-- nil when it was not merged.
+local function forget_patch(id, index)
+  local mark = redis.call('HGET', job_key(id, 'patches'), index)
+  if not mark then
+    return nil
+  end
+  redis.call('HDEL', job_key(id, 'patches'), index, index .. ':result', index .. ':failures')
+  return tonumber(string.match(mark, '%d+$'))
+end
+
+-- Follows how many chunks from the first are done without a gap.
+local function move_prefix(id)
+  local prefix = count(id, 'prefix')
+  while redis.call('HEXISTS', job_key(id, 'done'), prefix) == 1 do
+    prefix = prefix + 1
+  end
+  redis.call('HSET', job_key(id), 'prefix', prefix)
+end
+
+-- Whether every chunk that this batch has to do is done, once all have come.
+local function is_through(id)
+  return count(id, 'chunks_done') + count(id, 'chunks_left_alone') == count(id, 'chunks_received')
 end
 
 -- Puts a leased chunk or single back to the front of what waits.

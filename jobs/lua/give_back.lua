@@ -1,21 +1,22 @@
 #!lua flags=allow-oom
--- Hands back leases unfinished, to the front. A crash of the predictor counts, a shutdown does not.
--- ARGV: counted ('1' | '0'), then id, index, token of each lease
+-- Hands back leases unfinished, to the front.
+-- ARGV: reason of the attempt that this was ('': none), then id, index, token of each lease
 -- Returns how many were handed back.
-local counted = ARGV[1]
+local reason = ARGV[1]
+local at = now()
 local back = 0
-for i = 2, #ARGV, 3 do
+for i = #ARGV - 2, 2, -3 do -- from the last, so that they lie in their order again
   local id, index, token = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if holds(id, index, token) then
+    if reason ~= '' then
+      local _, worker, started_at = string.match(last_lease(id, index), '^(%S+) (%S+) (%d+)$')
+      note_attempt(id, index, worker, started_at, at, reason)
+    end
     put_back(id, index)
     if index == SINGLE then
       redis.call('HDEL', job_key(id), 'lease')
     else
       redis.call('HDEL', job_key(id, 'leases'), index)
-      if counted == '1' then
-        redis.call('HINCRBY', job_key(id, 'crashes'), index, 1)
-        redis.call('EXPIRE', job_key(id, 'crashes'), LIMITS.life)
-      end
     end
     back = back + 1
   end

@@ -1,9 +1,11 @@
 #!lua flags=allow-oom
 -- Leases the next waiting chunk of a batch to a worker.
--- ARGV: id, token, milliseconds of the lease, slot, ticket, ahead ('1': only if other workers find chunks all the same)
--- Returns {'chunk', index, rows, crashes, blob, tickets that wait for a worker}; {'none'} when no chunk waits; {'gone'}
+-- ARGV: id, token, worker, milliseconds of the lease, slot, ticket, ahead ('1': only if other workers find chunks all the same)
+-- Returns {'chunk', index, rows, blob, tickets that wait for a worker, workers lost over it, state of its search ('':
+-- there is none), rows per second of the model ('': nobody knows), chunks that were given up in a job without any
+-- prediction, mark of a patch ('': none), result and failures that are patched}; {'none'} when no chunk waits; {'gone'}
 -- when the job has ended or is gone.
-local id, token, lease_ms, slot, ticket, ahead = unpack(ARGV)
+local id, token, worker, lease_ms, slot, ticket, ahead = unpack(ARGV)
 local status = get(id, 'status')
 if not status or not next(MOVES[status]) then
   return { 'gone' }
@@ -17,8 +19,7 @@ local index = redis.call('LPOP', job_key(id, 'waiting'))
 if not index then
   return { 'none' }
 end
-redis.call('HSET', job_key(id, 'leases'), index, token)
-redis.call('ZADD', key('leases'), int(at + lease_ms), leased(id, index))
+local losses = take_lease(id, index, token, worker, at, lease_ms)
 redis.call('HSETNX', job_key(id), 'started_at', int(at))
 if status == 'queued' then
   move(id, 'running')
@@ -26,8 +27,10 @@ end
 touch_slot(id, slot, ticket, at)
 expire(id, LIMITS.life)
 redis.call('SET', key('turn'), 'batch', 'EX', 60)
+local given_up = count(id, 'rows_ok') == 0 and count(id, 'given_up') or 0
 return {
-  'chunk', index, redis.call('HGET', job_key(id, 'rows'), index),
-  redis.call('HGET', job_key(id, 'crashes'), index) or '0', redis.call('HGET', job_key(id, 'inputs'), index),
-  redis.call('LLEN', TICKETS),
+  'chunk', index, redis.call('HGET', job_key(id, 'rows'), index), redis.call('HGET', job_key(id, 'inputs'), index) or '',
+  redis.call('LLEN', TICKETS), losses, redis.call('HGET', job_key(id, 'parts'), index) or '',
+  redis.call('GET', key('rate:' .. get(id, 'model_key'))) or '', given_up,
+  patch(id, index),
 }

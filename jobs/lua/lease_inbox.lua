@@ -1,28 +1,45 @@
 #!lua flags=allow-oom
 -- Leases the single predictions that wait in the first inbox that has any.
--- ARGV: token, milliseconds of the lease, how many at most, ticket, milliseconds of the mark, then model keys
--- Returns {} or {model key, id, input, id, input, …}.
-local token, lease_ms, most, ticket, mark_ms = unpack(ARGV)
+-- ARGV: token, worker, milliseconds of the lease, how many at most, ticket, milliseconds of the mark, then model keys
+-- Returns {} or {model key, workers lost over it, id, input, id, input, …}. A single over which several workers were
+-- lost comes alone: what it does must not happen to others.
+local token, worker, lease_ms, most, ticket, mark_ms = unpack(ARGV)
 local at = now()
-for i = 6, #ARGV do
+
+local function is_unended(id)
+  local status = get(id, 'status')
+  return status and next(MOVES[status])
+end
+
+local function take(id, found)
+  local losses = take_lease(id, SINGLE, token, worker, at, lease_ms)
+  redis.call('HSETNX', job_key(id), 'started_at', int(at))
+  move(id, 'running')
+  found[#found + 1] = id
+  found[#found + 1] = get(id, 'input')
+  return losses
+end
+
+for i = 7, #ARGV do
   local inbox = inbox_key(ARGV[i])
   if redis.call('GET', inbox .. ':mark') == ticket then
     redis.call('PEXPIRE', inbox .. ':mark', mark_ms)
   end
-  local ids = redis.call('LPOP', inbox, most)
-  local found = { ARGV[i] }
-  for _, id in ipairs(ids or {}) do
-    local status = get(id, 'status')
-    if status and next(MOVES[status]) then
-      redis.call('HSET', job_key(id), 'lease', token)
-      redis.call('HSETNX', job_key(id), 'started_at', int(at))
-      redis.call('ZADD', key('leases'), int(at + lease_ms), leased(id, SINGLE))
-      move(id, 'running')
-      found[#found + 1] = id
-      found[#found + 1] = get(id, 'input')
+  local found, rest = { ARGV[i], 0 }, {}
+  for _, id in ipairs(redis.call('LPOP', inbox, most) or {}) do
+    local suspect = count(id, 'losses:' .. SINGLE) >= 1 and get(id, 'lease')
+    if found[2] > 0 or (suspect and #found > 2) then
+      rest[#rest + 1] = id
+    elseif is_unended(id) then
+      local losses = take(id, found)
+      found[2] = losses >= 2 and losses or 0
     end
   end
-  if #found > 1 then
+  for j = #rest, 1, -1 do
+    redis.call('LPUSH', inbox, rest[j])
+    redis.call('EXPIRE', inbox, LIMITS.life)
+  end
+  if #found > 2 then
     return found
   end
 end

@@ -9,21 +9,8 @@ import time
 import pytest
 
 from tests.client import Client
+from tests.processes import children, descendants, is_alive, nursery_of, predictor_of
 from tests.waiting import wait_until
-
-
-def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as listing:
-        return [int(child) for child in listing.read().split()]
-
-
-def is_alive(pid):
-    """Whether it runs; one that nobody has reaped yet does not."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def identity(rows):
@@ -50,8 +37,7 @@ def test_batch_survives_the_kill_of_a_worker_with_both_its_processes(two):
     path = client.submit(identity(8_000), "?model=slow")
     wait_for_progress(client, path)
     victim = own.workers[0]
-    (predictor,) = children(victim.pid)
-    os.kill(predictor, signal.SIGKILL)
+    os.kill(predictor_of(victim.pid), signal.SIGKILL)
     victim.signal(signal.SIGKILL)
     job = client.finished(path, 60)
     assert (job["status"], job["progress"]["rows_ok"], job["progress"]["rows_failed"]) == ("succeeded", 8_000, 0)
@@ -63,19 +49,29 @@ def test_batch_survives_the_kill_of_a_predictor_and_the_worker_stays(two):
     path = client.submit(identity(6_000), "?model=slow")
     wait_for_progress(client, path)
     for worker in own.workers:
-        (predictor,) = children(worker.pid)
-        os.kill(predictor, signal.SIGKILL)
+        os.kill(predictor_of(worker.pid), signal.SIGKILL)
     job = client.finished(path, 60)
     assert (job["status"], job["progress"]["rows_ok"]) == ("succeeded", 6_000)
     assert predictions(client, path) == list(range(6_000))
     assert all(worker.is_alive for worker in own.workers)
 
 
-def test_predictor_is_gone_soon_after_its_parent(two):
+def test_nursery_and_predictor_are_gone_soon_after_their_parent(two):
     own, _ = two
-    (predictor,) = children(own.workers[0].pid)
+    family = [nursery_of(own.workers[0].pid), predictor_of(own.workers[0].pid)]
     own.workers[0].signal(signal.SIGKILL)
-    wait_until(lambda: not is_alive(predictor), 1, "the predictor outlived its parent")
+    wait_until(lambda: not any(map(is_alive, family)), 1, "they outlived their parent")
+
+
+def test_batch_survives_the_kill_of_a_nursery_and_the_worker_stays(two):
+    own, client = two
+    path = client.submit(identity(6_000), "?model=slow")
+    wait_for_progress(client, path)
+    for worker in own.workers:
+        os.kill(nursery_of(worker.pid), signal.SIGKILL)
+    job = client.finished(path, 60)
+    assert (job["status"], job["progress"]["rows_ok"]) == ("succeeded", 6_000)
+    assert all(worker.is_alive for worker in own.workers)
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -85,7 +81,7 @@ def test_worker_that_is_told_to_stop_hands_its_rows_back_and_exits(two, times):
     wait_for_progress(client, path)
     worker = own.workers[0]
     for _ in range(times):
-        for pid in (worker.pid, *children(worker.pid)):
+        for pid in (worker.pid, *descendants(worker.pid)):
             os.kill(pid, signal.SIGTERM)
         time.sleep(0.1)
     wait_until(lambda: not worker.is_alive, 10, "the worker did not exit")
@@ -182,18 +178,6 @@ def test_rows_that_the_model_raises_for_carry_an_error_and_the_others_a_predicti
             assert row["prediction"] == value
 
 
-@pytest.mark.parametrize("model", ["exits", "segfaults"])
-def test_chunk_that_kills_the_predictor_again_and_again_ends_and_takes_no_other_with_it(two, model):
-    own, client = two
-    poison = client.submit(b"x\n1\n-1\n2\n", f"?model={model}")
-    path = client.submit(identity(1_000), "?model=identity")
-    job = client.finished(poison, 60)
-    assert job["status"] == "failed"
-    assert {row["error"]["code"] for row in client.rows(poison)} == {"worker_crashed"}
-    assert client.finished(path, 60)["status"] == "succeeded"
-    assert all(worker.is_alive for worker in own.workers)
-
-
 def test_single_that_kills_the_predictor_fails_alone(two):
     _, client = two
     paths = [client.submit(b'{"input": %d}' % value, "?model=exits", "application/json") for value in (1, 2, -1, 3, 4)]
@@ -232,10 +216,10 @@ def test_neither_the_web_process_nor_the_parent_loads_what_predicts_and_the_pred
         for library in ("numpy", "pandas", "sklearn", "scipy"):
             assert f"/{library}/" not in mapped
     for worker in own.workers:
-        (predictor,) = children(worker.pid)
-        with open(f"/proc/{predictor}/environ", "rb") as environment:
-            text = environment.read()
-        assert b"REDIS" not in text
-        assert b"redis" not in text
-        with open(f"/proc/{predictor}/maps") as maps:
-            assert "/sklearn/" in maps.read()
+        for pid in (nursery_of(worker.pid), predictor_of(worker.pid)):
+            with open(f"/proc/{pid}/environ", "rb") as environment:
+                text = environment.read()
+            assert b"REDIS" not in text
+            assert b"redis" not in text
+            with open(f"/proc/{pid}/maps") as maps:
+                assert "/sklearn/" in maps.read()

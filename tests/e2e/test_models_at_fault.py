@@ -11,6 +11,7 @@ from hashlib import sha256
 import pytest
 
 from tests.client import Client
+from tests.processes import predictor_of
 from tests.waiting import wait_until
 from tests.zoo.estimators import Identity, Slow, write
 
@@ -59,8 +60,10 @@ def test_model_that_kills_whoever_loads_it_fails_its_jobs_and_no_others(models, 
     _, client = start()
     path = client.submit(b"x\n1\n2\n", "?model=identity")
     job = client.finished(path, 60)
-    assert (job["status"], job["error"]["code"]) == ("failed", "all_rows_failed")
-    assert {row["error"]["code"] for row in client.rows(path)} == {"worker_crashed"}
+    assert (job["status"], job["error"]["code"]) == ("failed", "model_load_failed")
+    assert [attempt["reason"] for attempt in job["attempts"]] == ["crashed"] * 3
+    single = client.submit(b'{"input": 1}', "?model=identity", "application/json")
+    assert client.finished(single, 60)["error"]["code"] == "model_load_failed"
     assert ask(client, "zero").json == {"response": 0}
 
 
@@ -165,12 +168,8 @@ def test_idle_predictor_that_dies_is_replaced_before_it_is_needed(start):
     own, client = start()
     assert ask(client, "zero").status == 200
 
-    def children():
-        with open(f"/proc/{own.workers[0].pid}/task/{own.workers[0].pid}/children") as listing:
-            return listing.read().split()
-
-    (predictor,) = children()
-    os.kill(int(predictor), 9)
-    wait_until(lambda: children() not in ([], [predictor]), 6, "no new predictor")
+    predictor = predictor_of(own.workers[0].pid)
+    os.kill(predictor, 9)
+    wait_until(lambda: predictor_of(own.workers[0].pid) != predictor, 6, "no new predictor")
     job = client.finished(client.submit(b"x\n1\n", "?model=exits"))
     assert job["status"] == "succeeded"

@@ -32,7 +32,7 @@ class Bench:
         )
         self.tickets = TicketQueue(client)
         self.store = Store(client, self.limits)
-        self.leases = Leases(client, self.limits)
+        self.leases = Leases(client, self.limits, "w1")
 
     def layout(self):
         return plan(
@@ -64,6 +64,13 @@ class Bench:
 
     def lease(self, job_id):
         return self.leases.lease(job_id, 0, "nobody")
+
+    def leases_of(self, worker):
+        """What another worker asks of the store."""
+        return Leases(self.client, self.limits, worker)
+
+    def lease_as(self, worker, job_id):
+        return self.leases_of(worker).lease(job_id, 0, "nobody")
 
     def commit(self, chunk, ok=None, failed=0):
         ok = chunk.rows - failed if ok is None else ok

@@ -72,7 +72,7 @@ class Jobs:
     def __init__(self, api, redis_client):
         self.api = api
         self.store = api.store
-        self.leases = Leases(redis_client, Limits.of(api.settings))
+        self.leases = Leases(redis_client, Limits.of(api.settings), "w1")
 
     def model(self, name):
         manifest = self.api.catalog.find(name)
@@ -106,7 +106,7 @@ class Jobs:
     def commit(self, leased, count, layout, manifest):
         predictor = Predictor(manifest, FirstFeature(manifest))
         chunk = decompress(leased.blob)
-        scored = score(chunk, count, layout, predictor, sub_blocks=SubBlocks(), between=lambda done: None)
+        scored = score(chunk, count, layout, predictor, sub_blocks=SubBlocks(), begin=lambda stage, start, stop: None)
         result = ChunkResult(
             scored.ok,
             len(scored.failures),
@@ -335,6 +335,47 @@ def test_canceled_job_has_the_rows_that_were_never_reached(client, jobs, api):
     assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[5]["error"]["code"] == "not_processed"
     assert get(client, job_id, "errors").data == b"id,RM,error\r\n"
+
+
+def retried_and_canceled(api, job_id, rows):
+    """The id of a batch that retries these rows and was canceled before a worker got to one."""
+    job = api.store.find(job_id, TENANT)
+    upload = api.store.open_retry(job)
+    api.store.copy_chunks(upload, job, range(job.chunks_received), rows)
+    api.store.close(upload, job.chunks_received)
+    return api.store.cancel(upload.job_id, TENANT).id
+
+
+def test_canceled_retry_has_the_old_predictions_and_its_rows_were_never_reached(client, jobs, api):
+    job_id = retried_and_canceled(api, jobs.batch(*CHUNKS), "failed")
+    answer = get(client, job_id)
+    old = WHOLE.splitlines(keepends=True)
+    lines = [f"{cells},,{NOT_PROCESSED}\r\n".encode() for cells in ("d,x", "=e,", "f,9")]
+    assert answer.data == b"".join([*old[:3], *lines, old[-1]])
+    assert answer.content_length == len(answer.data)
+    rows = [json.loads(row) for row in get(client, job_id, Accept="application/x-ndjson").data.splitlines()]
+    codes = [row["error"] and row["error"]["code"] for row in rows]
+    assert codes == [None, None, "not_processed", "not_processed", "not_processed", None]
+    assert get(client, job_id, "errors").data == b"id,RM,error\r\n"
+    job = api.store.find(job_id, TENANT)
+    assert (job.rows_ok, job.rows_failed, job.rows_unreached) == (3, 0, 3)
+
+
+def test_canceled_retry_of_all_rows_has_none_of_the_old_predictions(client, jobs, api):
+    job_id = retried_and_canceled(api, jobs.batch(*CHUNKS), "all")
+    cells = ("a,7.50", '"b,c",8', "d,x", "=e,", "f,9", "g,10")
+    lines = [f"{cell},,{NOT_PROCESSED}\r\n".encode() for cell in cells]
+    assert get(client, job_id).data == b"id,RM,prediction,error\r\n" + b"".join(lines)
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_canceled_retry_of_json_inputs_shows_them_as_they_were_sent(client, jobs, api, keep):
+    inputs = [b'{"RM":7,"n":"\xc3\xa9\\n"}\n{"RM":"x"}\n']
+    job_id = retried_and_canceled(api, jobs.batch("", inputs, form="ndjson", keep=keep, extra=["n"]), "failed")
+    rows = [json.loads(row) for row in get(client, job_id).data.splitlines()]
+    assert [row["input"] for row in rows] == ([{"RM": 7, "n": "é\n"}, {"RM": "x"}] if keep == "all" else [{}, {}])
+    assert [row["prediction"] for row in rows] == [7, None]
+    assert rows[1]["error"]["code"] == "not_processed"
 
 
 def test_failed_rows_come_as_they_were_sent(client, jobs):

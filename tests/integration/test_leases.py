@@ -1,14 +1,22 @@
 """The rules of leases, commits, slots, inboxes and the sweep, in the scripts themselves."""
 
+import json
+
 import pytest
 
-from jobs.leases import SingleResult
+from jobs.leases import SearchStep, SingleResult
+from worker.suspects import Suspects
 
 KEY = "housing@1:abababababab"
 
 
 def waiting(bench, upload):
     return [int(index) for index in bench.client.lrange(f"qc:job:{upload.job_id}:waiting", 0, -1)]
+
+
+def attempts(bench, job):
+    key = f"qc:job:{getattr(job, 'job_id', None) or job.id}:attempts"
+    return [json.loads(attempt) for attempt in bench.client.lrange(key, 0, -1)]
 
 
 def test_chunks_are_leased_in_order_each_once(bench):
@@ -137,18 +145,101 @@ def test_chunk_of_a_dead_worker_goes_to_the_front(bench):
 def test_chunk_handed_back_goes_to_the_front_and_status_stays(bench):
     upload = bench.batch(chunks=3)
     chunk = bench.lease(upload.job_id)
-    bench.leases.give_back([chunk.lease], counted=False)
+    bench.leases.give_back([chunk.lease])
     assert waiting(bench, upload) == [0, 1, 2]
     assert bench.find(upload.job_id).status == "running"
-    assert bench.lease(upload.job_id).crashes == 0
+    assert bench.lease(upload.job_id).losses == 0
+    assert attempts(bench, upload) == []
 
 
-def test_only_a_death_of_the_predictor_counts_against_a_chunk(bench):
+def test_chunk_handed_back_at_a_shutdown_is_listed_and_not_counted(bench):
     upload = bench.batch(chunks=1)
-    for expected in (0, 1, 2):
-        chunk = bench.lease(upload.job_id)
-        assert chunk.crashes == expected
-        bench.leases.give_back([chunk.lease], counted=True)
+    chunk = bench.lease(upload.job_id)
+    bench.leases.give_back([chunk.lease], "shutdown")
+    (attempt,) = attempts(bench, upload)
+    assert (attempt["chunk"], attempt["worker"], attempt["reason"], attempt["counted"]) == (0, "w1", "shutdown", False)
+    assert attempt["started_at"] <= attempt["ended_at"]
+    assert bench.lease(upload.job_id).losses == 0
+
+
+def test_lease_of_a_worker_that_nobody_heard_of_again_is_an_attempt(bench):
+    upload = bench.batch(chunks=1)
+    bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.sweep()
+    assert bench.lease_as("w2", upload.job_id).losses == 1
+    (attempt,) = attempts(bench, upload)
+    assert (attempt["worker"], attempt["reason"], attempt["counted"]) == ("w1", "worker_lost", True)
+
+
+def test_lease_whose_answer_was_lost_on_the_way_is_no_attempt(bench):
+    upload = bench.batch(chunks=1)
+    bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.sweep()
+    bench.announce("w1")
+    assert bench.lease_as("w2", upload.job_id).losses == 0
+    assert attempts(bench, upload) == []
+
+
+def test_attempts_are_kept_up_to_a_hundred_and_counted_beyond(bench):
+    upload = bench.batch(chunks=1)
+    for _ in range(120):
+        bench.leases.give_back([bench.lease(upload.job_id).lease], "crashed")
+    assert len(attempts(bench, upload)) == 100
+    assert bench.client.hget(f"qc:job:{upload.job_id}", "attempts") == b"120"
+
+
+def test_search_is_kept_under_the_lease_and_forgotten_with_the_commit(bench):
+    upload = bench.batch(chunks=2, rows=4)
+    chunk = bench.lease(upload.job_id)
+    suspects = Suspects.begin(4)
+    suspects.died(suspects.parts[0], "crashed", (1, 2))
+    bench.leases.keep_search(chunk.lease, SearchStep(suspects.to_json(), reason="crashed", seconds=0.5))
+    suspects.finish(suspects.parts[0], 1)
+    assert bench.leases.keep_search(chunk.lease, SearchStep(suspects.to_json(), 0, 1, b"part"))
+    assert [attempt["reason"] for attempt in attempts(bench, upload)] == ["crashed"]
+    bench.leases.give_back([chunk.lease])
+    again = bench.lease_as("w2", upload.job_id)
+    assert Suspects.from_json(again.search) == suspects
+    assert bench.leases.finished_parts(again.lease, [(0, 1), (1, 2)]) == [b"part", None]
+    assert not bench.leases.keep_search(chunk.lease, SearchStep("{}"))
+    bench.commit(again)
+    assert bench.client.hgetall(f"qc:job:{upload.job_id}:parts") == {}
+
+
+def test_chunks_given_up_are_told_as_long_as_no_row_has_a_prediction(bench):
+    upload = bench.batch(chunks=3)
+    chunk = bench.lease(upload.job_id)
+    bench.leases.keep_search(chunk.lease, SearchStep(given_up=True))
+    bench.commit(chunk, failed=3)
+    chunk = bench.lease(upload.job_id)
+    assert chunk.given_up == 1
+    bench.commit(chunk)
+    assert bench.lease(upload.job_id).given_up == 0
+
+
+def test_attempts_of_singles_are_listed_for_those_that_are_still_held(bench):
+    kept, canceled = bench.single()[0], bench.single()[0]
+    singles = bench.leases.lease_singles([KEY], 10, "t")
+    bench.store.cancel(canceled.id, "public")
+    bench.leases.note_singles(singles.token, [kept.id, canceled.id], "timeout", 1.0)
+    assert [attempt["reason"] for attempt in attempts(bench, kept)] == ["timeout"]
+    assert attempts(bench, kept)[0]["chunk"] is None
+    assert attempts(bench, canceled) == []
+
+
+def test_single_over_which_workers_were_lost_comes_alone(bench):
+    suspect, other = bench.single()[0], bench.single()[0]
+    for expected in (1, 2):
+        bench.leases.lease_singles([KEY], 1, "t")
+        bench.let_leases_lapse()
+        bench.sweep()
+        singles = bench.leases_of("w2").lease_singles([KEY], 10, "t")
+        assert suspect.id in singles.inputs
+        assert (len(singles.inputs), singles.losses) == ((2, 0) if expected == 1 else (1, 2))
+        bench.leases_of("w2").give_back(singles.leases)
+    assert set(bench.client.lrange(f"qc:inbox:{KEY}", 0, -1)) == {suspect.id.encode(), other.id.encode()}
 
 
 def test_handing_back_needs_the_token(bench):
@@ -157,7 +248,7 @@ def test_handing_back_needs_the_token(bench):
     bench.let_leases_lapse()
     bench.sweep()
     bench.lease(upload.job_id)
-    bench.leases.give_back([late.lease], counted=True)
+    bench.leases.give_back([late.lease], "crashed")
     assert waiting(bench, upload) == []
 
 
@@ -314,7 +405,7 @@ def test_single_handed_back_is_predicted_next(bench):
     job, _ = bench.single()
     bench.single()
     singles = bench.leases.lease_singles([KEY], 1, "t")
-    bench.leases.give_back(singles.leases, counted=False)
+    bench.leases.give_back(singles.leases)
     assert list(bench.leases.lease_singles([KEY], 1, "t").inputs) == [job.id]
 
 

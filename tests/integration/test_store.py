@@ -180,7 +180,7 @@ def test_no_key_comes_back_after_a_delete(bench):
     chunk = bench.lease(upload.job_id)
     bench.store.delete(upload.job_id, "public")
     assert not bench.commit(chunk)
-    bench.leases.give_back([chunk.lease], counted=True)
+    bench.leases.give_back([chunk.lease], "crashed")
     assert bench.leases.renew([chunk.lease], 0, "nobody") == [chunk.lease]
     assert bench.lease(upload.job_id) is None
     bench.leases.fail([upload.job_id], "model_corrupt", "x")
@@ -238,9 +238,9 @@ def test_every_key_has_an_expiry_but_the_documented_few(bench):
     first, second = bench.lease(upload.job_id), bench.lease(upload.job_id)
     check()
     bench.commit(first, failed=1)
-    bench.leases.give_back([second.lease], counted=True)
+    bench.leases.give_back([second.lease], "crashed")
     singles = bench.leases.lease_singles(["housing@1:abababababab"], 5, "t")
-    bench.leases.give_back(singles.leases, counted=False)
+    bench.leases.give_back(singles.leases)
     check()
     bench.sweep()
     check()

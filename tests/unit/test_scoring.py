@@ -9,9 +9,8 @@ from jobs.codec.cells import split_cells, split_line_end, split_records, unquote
 from jobs.codec.layout import plan
 from models.catalog import Feature, Manifest
 from models.predictor import Predictor
-from models.rows import RowError
 from worker.reading import RecordCountDiffers
-from worker.scoring import SubBlocks, condemn, score
+from worker.scoring import SubBlocks, score
 
 
 class First:
@@ -52,7 +51,7 @@ def manifest(**changes):
 def scored(chunk, layout, estimator=None, model=None):
     predictor = Predictor(model or manifest(), estimator or First())
     count = len(split_records(chunk, layout.delimiter.encode()))
-    return score(chunk, count, layout, predictor, sub_blocks=SubBlocks(), between=lambda done: None)
+    return score(chunk, count, layout, predictor, sub_blocks=SubBlocks(), begin=lambda stage, start, stop: None)
 
 
 def layout(keep="all", delimiter=",", line_end="\n"):
@@ -145,12 +144,25 @@ def test_classes_with_delimiters_and_quotes_are_quoted():
     assert found.records == b'1;a,b;1.0;0.0;\n2;"say ""hi""";0.0;1.0;\n'
 
 
-def test_verdict_is_every_rows_error_but_for_those_that_are_wrong_themselves():
-    verdict = RowError("worker_crashed", None, "it died")
-    found = condemn(b"1,5,a\n2,x,b\n3\n", 3, layout(), manifest(), verdict)
-    assert [failure.code for failure in found.failures] == ["worker_crashed", "invalid_number", "wrong_cell_count"]
-    assert found.ok == 0
-    assert found.records.startswith(b"1,5,a,,worker_crashed: it died\n")
+def test_each_step_is_told_before_it_is_taken_with_the_rows_of_the_chunk():
+    told = []
+    blocks = SubBlocks()
+    blocks.rows = 2
+    score(
+        b"1,5,a\n2,x,b\n3,5,a\n4,5,a\n",
+        4,
+        layout(),
+        Predictor(manifest(), First()),
+        sub_blocks=blocks,
+        begin=lambda *step: told.append(step),
+    )
+    # The second row is wrong and never reaches the model.
+    assert told[:2] == [("read", 0, 4), ("predict", 0, 3)]
+    assert told[2:] == [("predict", 3, 4), ("write", 0, 4)]
+
+
+def test_first_sub_block_of_a_model_that_nobody_has_measured_is_one_row():
+    assert SubBlocks().rows == 1
 
 
 def test_chunk_with_another_number_of_records_is_refused():
@@ -161,7 +173,7 @@ def test_chunk_with_another_number_of_records_is_refused():
             layout(),
             Predictor(manifest(), First()),
             sub_blocks=SubBlocks(),
-            between=lambda done: None,
+            begin=lambda stage, start, stop: None,
         )
 
 

@@ -1,0 +1,126 @@
+"""One chunk of a batch after the other: leased, predicted, handed in."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from jobs.leases import ChunkResult, LeasedChunk, Leases
+from jobs.record import ModelVersion
+from worker.batch import Batch, chunk_frame, chunk_result, patched
+from worker.child import Child, ChildDied, Question
+from worker.duty import Duty, LeaseLost, Stopping
+from worker.frames import Frame
+from worker.pace import Pace
+from worker.search import Case, Innocent, Search
+from worker.served import Served
+
+log = logging.getLogger(__name__)
+
+STILLBORN_SECONDS = 1.0  # the pause after a predictor that died before it began with anything
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A leased chunk, and what the predictor was asked for it: nothing yet when it is searched part by part."""
+
+    chunk: LeasedChunk
+    question: Question | None
+    asked_at: float
+
+
+class Chunks:
+    """Has chunks predicted. What is asked for is held, and given back when it cannot be finished."""
+
+    def __init__(
+        self, leases: Leases, child: Child, served: Served, duty: Duty, pace: Pace, *, max_load_attempts: int
+    ) -> None:
+        self._leases = leases
+        self._child = child
+        self._served = served
+        self._duty = duty
+        self._pace = pace
+        self._search = Search(leases, child, duty, pace, max_load_attempts)
+
+    def ask_next(self, batch: Batch, ahead: bool = False) -> Asked | None:
+        """Leases the next chunk and asks for it; None when there is none."""
+        chunk = self._leases.lease(batch.job_id, self._duty.slot, self._duty.ticket_id, ahead)
+        if chunk is None:
+            return None
+        self._duty.hold([chunk.lease])
+        self._pace.hear(batch.model.key, chunk.rows_per_second)
+        chunk = chunk.to_predict(batch.layout)
+        question = None
+        if not self._search.is_due(chunk):
+            question = self._child.send(chunk_frame(chunk, batch), self._pace.limit(batch.model.key))
+        return Asked(chunk, question, monotonic())
+
+    def finish(self, asked: Asked, batch: Batch, progress: Callable[[], None], is_over: Callable[[], bool]) -> bool:
+        """Waits for a chunk's answer and hands it in; False when it was handed back instead, or is another's now.
+
+        `progress` is called between two sub-blocks. A search for a poison row that has not come to its end when
+        `is_over` goes on in the next slice. Raises Stopping, with the chunk handed back.
+        """
+        lease = asked.chunk.lease
+        try:
+            outcome = self._answer(asked, batch, progress, is_over)
+            if outcome is not None:
+                self._hand_in(asked.chunk, outcome, batch)
+                return True
+            self._duty.insist(lambda: self._leases.give_back([lease]))
+        except Innocent as innocent:
+            self._duty.insist(lambda: self._leases.give_back([lease]))
+            if innocent.__cause__ is None:
+                log.warning("a predictor died before it began with anything")
+                self._duty.pause(STILLBORN_SECONDS)
+        except Stopping:
+            self._leases.give_back([lease], "shutdown")
+            raise
+        except LeaseLost:
+            log.info("chunk %s of job %s was taken over", lease.index, lease.job_id)
+        finally:
+            self._duty.release([lease])
+        return False
+
+    def give_back(self, asked: Asked) -> None:
+        """Gives back a chunk that was asked for and not begun."""
+        if asked.question:
+            self._child.stop(asked.question)
+        self._duty.release([asked.chunk.lease])
+        self._leases.give_back([asked.chunk.lease])
+
+    def _answer(
+        self, asked: Asked, batch: Batch, progress: Callable[[], None], is_over: Callable[[], bool]
+    ) -> ChunkResult | Frame | None:
+        """The chunk's result, or the frame that refuses it; None when the slice or the job is over before."""
+        case = Case(asked.chunk, batch, self._search.suspects(asked.chunk), progress, is_over)
+        if asked.question is not None:
+            try:
+                return self._child.wait(asked.question, self._duty.tick, progress)
+            except ChildDied as death:
+                if death.doing and death.doing.number != asked.question.number:
+                    raise Innocent from death
+                # The next chunk was asked for already: the search begins when that one has been given back.
+                self._search.blame(case, case.suspects.parts[0], death, monotonic() - asked.asked_at)
+                return None
+        return self._search.go_on(case)
+
+    def _hand_in(self, chunk: LeasedChunk, outcome: ChunkResult | Frame, batch: Batch) -> None:
+        if isinstance(outcome, Frame):
+            if outcome.head["is"] == "refused":
+                self._refuse(chunk, outcome, batch.model)
+                return
+            outcome = chunk_result(outcome)
+            self._pace.learn(batch.model.key, chunk.rows, outcome.seconds)
+        result = patched(chunk, outcome, batch.layout)
+        keep_input = batch.layout.format == "json" and bool(batch.layout.keep)
+        if self._duty.insist(lambda: self._leases.commit(chunk.lease, result, keep_input)):
+            log.debug("committed chunk %s of job %s", chunk.lease.index, chunk.lease.job_id)
+
+    def _refuse(self, chunk: LeasedChunk, answer: Frame, model: ModelVersion) -> None:
+        """The predictor cannot load the model: the job cannot go on, unless another worker has the version."""
+        code, message = answer.head["code"], answer.head["message"]
+        if self._served.refused(model.key, code, message):
+            self._duty.insist(lambda: self._leases.give_back([chunk.lease]))
+        else:
+            self._duty.insist(lambda: self._leases.fail([chunk.lease.job_id], code, message))

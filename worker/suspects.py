@@ -1,0 +1,145 @@
+"""Which rows of a chunk may be the ones that kill the predictor, hang it or take all its memory.
+
+What the predictor had finished is innocent; only the rows it was at are suspect. A suspect part is divided at once; a
+row that stands alone gets a second try, and then the error is its own. All of this is kept in the store under the
+chunk's index, so that the search goes on where it was when its worker is lost.
+"""
+
+import json
+from dataclasses import astuple, dataclass
+from itertools import pairwise
+from typing import Self
+
+# Into so many pieces a suspect part is divided. Each division costs a death, or the second that a hanging row may take;
+# to predict a piece that is innocent costs some milliseconds. So few large divisions are better than halves.
+PIECES = 8
+ROW_TRIES = 2  # a row that stands alone is to blame when it did it so often
+# Whole machines stop for reasons of their own: a row over which workers were lost is tried once more than that.
+LOST_TRIES = 3
+LOST = "worker_lost"
+ERRORS = {
+    "crashed": ("worker_crashed", "predicting this row alone killed the predicting process"),
+    "timeout": ("timeout", "predicting this row alone took longer than it may"),
+    "out_of_memory": ("out_of_memory", "predicting this row alone took more memory than there is for it"),
+    LOST: ("worker_crashed", "several workers were lost while they predicted this row alone"),
+}
+# A model that dies of every row would be searched row by row for hours. When so many rows of a chunk were to blame and
+# none has a prediction, rows all over the chunk are tried; when those are to blame as well, so are all.
+FIRST_DOUBT = 5
+LAST_DOUBT = 13
+DOUBT_OF_LATER_CHUNKS = 2  # when a chunk of the same job was given up and still no row has a prediction
+
+
+@dataclass(slots=True)
+class Part:
+    """Some rows of a chunk. `deaths` counts only those of a row that stands alone, `reason` is of the last."""
+
+    start: int
+    stop: int
+    deaths: int = 0
+    reason: str = ""
+    done: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return self.stop - self.start
+
+    @property
+    def is_guilty(self) -> bool:
+        """Whether its one row is to blame."""
+        return self.deaths >= (LOST_TRIES if self.reason == LOST else ROW_TRIES)
+
+
+@dataclass(slots=True)
+class Suspects:
+    """What is known of the rows of a chunk. The parts lie in input order and make up the whole chunk."""
+
+    parts: list[Part]
+    guilty: int = 0
+    predicted: bool = False  # some row has a prediction
+    given_up: str = ""  # the reason for which all that is left gets an error
+    loads: int = 0  # deaths while the model was loaded
+    losses: int = 0  # workers lost over the chunk that were taken into account
+    trying: list[int] | None = None  # the part that is tried, where workers are lost over it
+
+    @classmethod
+    def begin(cls, rows: int) -> Self:
+        """Nothing is known yet."""
+        return cls([Part(0, rows)])
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        values["parts"] = [Part(*part) for part in values["parts"]]
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """All of it as JSON; jobs/lua/common.lua reads `parts`, whose first two items are the rows."""
+        names = ("guilty", "predicted", "given_up", "loads", "losses", "trying")
+        parts = [astuple(part) for part in self.parts]
+        return json.dumps({"parts": parts, **{name: getattr(self, name) for name in names}}, separators=(",", ":"))
+
+    def next_part(self, earlier_given_up: int = 0) -> Part | None:
+        """The part to try next, or to give its error; None when all are done.
+
+        `earlier_given_up`: so many chunks of the job were given up, and no row of it has a prediction.
+        """
+        left = [part for part in self.parts if not part.done]
+        if not left:
+            return None
+        begun = next((part for part in left if part.deaths), None)
+        if begun:
+            return begun
+        if not self.predicted:
+            if self.guilty >= (DOUBT_OF_LATER_CHUNKS if earlier_given_up else LAST_DOUBT):
+                self.given_up = self.given_up or self._last_reason()
+            elif self.guilty >= FIRST_DOUBT:
+                return self._single_out(max(left, key=lambda part: part.rows))
+        return left[0]
+
+    def is_lost(self, part: Part) -> bool:
+        """Whether the part gets its error without being tried again."""
+        return bool(self.given_up) or part.is_guilty
+
+    def died(self, part: Part, reason: str, suspect: tuple[int, int] | None = None) -> None:
+        """The predictor died over a part, at the rows from `suspect[0]` up to `suspect[1]` if it is known at which."""
+        start, stop = suspect if suspect and suspect[0] < suspect[1] else (part.start, part.stop)
+        start, stop = max(start, part.start), min(stop, part.stop)
+        if stop - start == 1:
+            pieces = [Part(start, stop, (part.deaths if part.rows == 1 else 0) + 1, reason)]
+        else:
+            edges = [start + (stop - start) * piece // PIECES for piece in range(PIECES + 1)]
+            pieces = [Part(*edge) for edge in pairwise(edges)]
+        self._replace(part, [Part(part.start, start), *pieces, Part(stop, part.stop)])
+
+    def finish(self, part: Part, ok: int) -> None:
+        """The rows of a part have their outcomes, `ok` of them a prediction."""
+        part.done = True
+        self.predicted = self.predicted or ok > 0
+        self.guilty += part.is_guilty
+
+    def account_for_losses(self, losses: int) -> None:
+        """So many workers were lost over the chunk: what the last of them was trying is suspect."""
+        if losses > self.losses and self.trying:
+            tried = [part for part in self.parts if [part.start, part.stop] == self.trying and not part.done]
+            if tried:
+                self.died(tried[0], LOST)
+        self.losses, self.trying = losses, None
+
+    def _single_out(self, part: Part) -> Part:
+        """Makes the middle row of a part one of its own."""
+        if part.rows == 1:
+            return part
+        middle = (part.start + part.stop) // 2
+        single = Part(middle, middle + 1)
+        self._replace(part, [Part(part.start, middle), single, Part(middle + 1, part.stop)])
+        return single
+
+    def _replace(self, part: Part, pieces: list[Part]) -> None:
+        place = self.parts.index(part)
+        self.parts[place : place + 1] = [piece for piece in pieces if piece.rows]
+
+    def _last_reason(self) -> str:
+        return [part.reason for part in self.parts if part.is_guilty][-1]
