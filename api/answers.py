@@ -1,6 +1,7 @@
 """Answers that several routes give."""
 
 import contextlib
+from collections.abc import Sequence
 
 from flask import Response
 
@@ -21,10 +22,17 @@ def json_answer(value: object, status: int = 200) -> Response:
 
 def job_answer(job: Job, status: int = 200) -> Response:
     """The job, and until it has ended, when to look at it again."""
-    response = json_answer(present(job, current().catalog, ahead_of(job)), status)
+    response = json_answer(shown([job])[0], status)
     if not job.ended:
         response.headers["Retry-After"] = str(retry_seconds(job))
     return response
+
+
+def shown(jobs: Sequence[Job]) -> list[dict[str, object]]:
+    """The JSON of jobs; asks the store once for the attempts of them all."""
+    api = current()
+    attempts = api.store.attempts(jobs)
+    return [present(job, api.catalog, ahead_of(job), attempts.get(job.id, ())) for job in jobs]
 
 
 def accepted(job: Job) -> Response:

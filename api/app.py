@@ -6,10 +6,10 @@ import uuid
 
 from flask import Flask, Response, g, request
 
-from api import health, jobs, models, predict, problems, results, submit
+from api import health, jobs, models, predict, problems, results, retry, submit
 from api.closing import Closing
 from api.context import EXTENSION, Api
-from jobs.connection import web_client
+from jobs.connection import patience, web_client
 from jobs.scripts import Limits
 from jobs.store import Store
 from jobs.tickets import TicketQueue
@@ -31,9 +31,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         store=Store(client, Limits.of(settings)),
         tickets=TicketQueue(client),
     )
-    for routes in (submit, jobs, results, predict, models, health):
+    for routes in (submit, jobs, retry, results, predict, models, health):
         app.register_blueprint(routes.blueprint)
     problems.register(app)
+    app.before_request(patience.begin)
     app.before_request(_take_request_id)
     app.after_request(_give_request_id)
     app.wsgi_app = Closing(app.wsgi_app, settings)  # type: ignore[method-assign] # Flask's own way to wrap an app

@@ -6,6 +6,7 @@ from flask import request
 
 from api.body import current_body
 from api.decoding import as_utf8, decompressed
+from api.idempotency import current_key
 from api.problems import Problem
 
 
@@ -26,7 +27,8 @@ class Pieces:
 
 def content(most: int, advice: str) -> Iterator[bytes]:
     """The body as UTF-8, up to `most` bytes on the way and decompressed; `advice` is for those who send more."""
-    return as_utf8(uncoded(most, advice), request.mimetype_params.get("charset"))
+    pieces = current_key().seen(uncoded(most, advice))
+    return as_utf8(pieces, request.mimetype_params.get("charset"))
 
 
 def uncoded(most: int, advice: str) -> Iterator[bytes]:

@@ -2,9 +2,8 @@
 
 from flask import Blueprint, Response, request
 
-from api.answers import ahead_of, job_answer, json_answer
+from api.answers import job_answer, json_answer, shown
 from api.context import current, tenant
-from api.presentation import present
 from api.problems import Problem
 from api.waiting import asked_wait, wait_for_end
 from jobs.status import Status
@@ -33,8 +32,7 @@ def show_all() -> Response:
         )
     except ValueError:
         raise Problem(400, "invalid_cursor", "The cursor is not one of ours. Send next_cursor as it came.") from None
-    jobs = [present(job, api.catalog, ahead_of(job)) for job in found]
-    return json_answer({"jobs": jobs, "next_cursor": cursor})
+    return json_answer({"jobs": shown(found), "next_cursor": cursor})
 
 
 @blueprint.post("/jobs/<job_id>/cancel")

@@ -99,16 +99,27 @@ class BatchOutcomes:
     def _records(self, chunk: ChunkState) -> bytes:
         if chunk.done:
             return self._read(self._store.result(self._job.id, chunk.index))
-        return rendering.unreached(self._layout, self._input(chunk)).records
+        return self._unreached(chunk).records
 
     def _outcomes(self, chunk: ChunkState) -> Outcomes:
         if not chunk.done:
-            return rendering.unreached(self._layout, self._input(chunk))
+            return self._unreached(chunk)
         return Outcomes(
             records=self._records(chunk),
             failures={failure.row: failure for failure in self._failures(chunk)} if chunk.failed else {},
-            lines=self._input(chunk) if self._layout.format == "json" and self._layout.keep else None,
+            lines=self._lines(chunk),
         )
+
+    def _unreached(self, chunk: ChunkState) -> Outcomes:
+        """The outcomes of a chunk that no worker got to: of a retried one some rows may have theirs all the same."""
+        patch = self._store.patch(self._job.id, chunk.index) if self._job.retry_of else None
+        if patch:
+            return rendering.unreached_again(self._layout, patch, self._lines(chunk))
+        return rendering.unreached(self._layout, self._input(chunk))
+
+    def _lines(self, chunk: ChunkState) -> bytes | None:
+        """The inputs as JSON rows show them; None when the records hold them."""
+        return self._input(chunk) if self._layout.format == "json" and self._layout.keep else None
 
     def _input(self, chunk: ChunkState) -> bytes:
         return self._read(self._store.input(self._job.id, chunk.index))

@@ -1,9 +1,12 @@
 """`/predict`: one prediction, answered in place, through the queue all the same."""
 
+from collections.abc import Mapping
+
 from flask import Blueprint, Response, request
 
 from api.answers import accepted, json_answer
 from api.context import current
+from api.idempotency import once
 from api.problems import AWAY_SECONDS, Problem
 from api.single import accept_single, read_document
 from api.waiting import asked_wait, wait_for_end
@@ -21,15 +24,21 @@ _OUR_FAULT = frozenset({"model_unavailable", "model_corrupt", "model_load_failed
 def predict() -> Response:
     """One prediction now, or a job if it takes longer than the wait. `GET` is how the tutorial asks."""
     wait = asked_wait(current().settings.predict_wait_seconds)
-    job = _accept()
+    found = once(lambda: accept_single(_read()), _read)
+    job = found.job
     if wait.seconds > 0:
         job = wait_for_end(job.id, wait.seconds)
-    response = wait.note(_answer(job) if job.ended else accepted(job))
-    response.headers.update(_headers(job))
+    headers = {"X-Job-Id": job.id, "X-Model": f"{job.model.name}@{job.model.version}"} | found.headers
+    if not found.replayed and _came_to_nothing(job):
+        # Asked again with its key, it would only be told the same again.
+        current().store.free_key(job)
+    in_place = job.ended and wait.applied != "respond-async"
+    response = wait.note(_answer(job, headers) if in_place else accepted(job))
+    response.headers.update(headers)
     return response
 
 
-def _accept() -> Job:
+def _read() -> dict[str, object]:
     if request.mimetype != "application/json":
         detail = 'Only application/json is taken here, like {"input": …}. Send a CSV to POST /jobs.'
         raise Problem(415, "unsupported_media_type", detail, headers={"Accept-Post": "application/json"})
@@ -38,15 +47,20 @@ def _accept() -> Job:
         raise Problem(422, "inputs_not_here", "One input is taken here. Send inputs to POST /jobs.")
     if "input" not in document:
         raise Problem(422, "missing_input", 'The body has no input. Send one like {"input": …}.')
-    return accept_single(document)
+    return document
 
 
-def _answer(job: Job) -> Response:
+def _came_to_nothing(job: Job) -> bool:
+    """Whether it ended without a word from the model."""
+    return job.status is Status.CANCELED or (job.status is Status.FAILED and job.error_code in _OUR_FAULT)
+
+
+def _answer(job: Job, headers: Mapping[str, str]) -> Response:
     if job.status is Status.CANCELED:
         detail = "The prediction was canceled. Ask again if that was not meant."
-        raise Problem(409, "job_canceled", detail, headers=_headers(job))
+        raise Problem(409, "job_canceled", detail, headers=headers)
     if job.status is Status.FAILED:
-        raise _failure(job)
+        raise _failure(job, headers)
     result = loads(job.result or "{}")
     answer = {"response": result.get("prediction")} if isinstance(result, dict) else {}
     if request.args.get("probabilities") == "true" and isinstance(result, dict) and "probabilities" in result:
@@ -54,13 +68,9 @@ def _answer(job: Job) -> Response:
     return json_answer(answer)
 
 
-def _failure(job: Job) -> Problem:
+def _failure(job: Job, headers: Mapping[str, str]) -> Problem:
     code, message = job.error_code or "model_error", job.error_message or "the model made nothing of this input"
     if code in _OUR_FAULT:
-        return Problem(503, code, message, headers=_headers(job) | {"Retry-After": str(AWAY_SECONDS)})
+        return Problem(503, code, message, headers={**headers, "Retry-After": str(AWAY_SECONDS)})
     where = [{"code": code, "column": job.error_column}] if job.error_column else []
-    return Problem(422, code, message, headers=_headers(job), errors=where)
-
-
-def _headers(job: Job) -> dict[str, str]:
-    return {"X-Job-Id": job.id, "X-Model": f"{job.model.name}@{job.model.version}"}
+    return Problem(422, code, message, headers=headers, errors=where)

@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from jobs.codec.json_text import loads
 from jobs.codec.layout import class_text, free_names
-from jobs.record import Job
+from jobs.record import Attempt, Job
 from jobs.status import Status
 from jobs.store import Ahead
 from models.catalog import Catalog, UnknownModel
@@ -16,7 +17,7 @@ LONGEST_RETRY_SECONDS = 30
 TURN_SECONDS = 0.2  # how long a worker stays with a job when others wait (worker/slice.py has the same)
 
 
-def present(job: Job, catalog: Catalog, ahead: Ahead | None) -> dict[str, object]:
+def present(job: Job, catalog: Catalog, ahead: Ahead | None, attempts: Sequence[Attempt] = ()) -> dict[str, object]:
     """The job's JSON, as the HTTP contract has it."""
     return {
         "id": job.id,
@@ -32,6 +33,8 @@ def present(job: Job, catalog: Catalog, ahead: Ahead | None) -> dict[str, object
         "output": {"columns": _columns(job, catalog), "bytes": _bytes(job)},
         "result": None if job.result is None else loads(job.result),
         "error": None if job.error_code is None else {"code": job.error_code, "message": job.error_message},
+        "attempts": [_attempt(attempt) for attempt in attempts],
+        "retry_of": job.retry_of,
         "links": _links(job),
     }
 
@@ -66,6 +69,10 @@ def _progress(job: Job) -> dict[str, object]:
     }
 
 
+def _attempt(attempt: Attempt) -> dict[str, object]:
+    return asdict(attempt) | {"started_at": moment(attempt.started_at), "ended_at": moment(attempt.ended_at)}
+
+
 def _queue(ahead: Ahead) -> dict[str, object]:
     """Its first row is done after the tickets before its own had their turns, or all rows before it are done."""
     eta = None
@@ -93,7 +100,7 @@ def _eta_seconds(job: Job) -> float | None:
     rate = _rows_per_second(job)
     if not rate or job.rows_total is None or job.ended:
         return None
-    return (job.rows_total - job.rows_done) / rate
+    return job.rows_to_do / rate
 
 
 def _columns(job: Job, catalog: Catalog) -> list[str]:

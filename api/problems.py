@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from api.presentation import moment
 from jobs.codec.json_text import InvalidJson, dumps
 from jobs.codec.layout import LayoutError
-from jobs.errors import JobGone, MoveRefused, StoreAway, StoreFull, UnknownJob, UploadRefused
+from jobs.errors import JobGone, KeyRefused, MoveRefused, StoreAway, StoreFull, UnknownJob, UploadRefused
 from jobs.splitter import SplitError
 from models.catalog import UnknownModel
 from models.rows import RowError
@@ -21,6 +21,7 @@ MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 100  # so many entries of `errors` are shown; `errors_total` counts all
 LONGEST_INSTANCE = 300  # characters of the request's path that an error repeats
 AWAY_SECONDS = 2  # a store that restarts is back after some seconds
+IN_USE_SECONDS = 5  # an upload that lost its web process is given up after two of these
 FULL_SECONDS = 30  # a full store has room again when jobs expire, not before
 
 # What a client sent is refused as malformed, but for these: it was readable and does not fit the model.
@@ -142,6 +143,25 @@ _REFUSED = {
 def _(error: UploadRefused) -> Problem:
     status, detail = _REFUSED[error.reason]
     return Problem(status, error.reason, detail)
+
+
+_KEY_REFUSED = {
+    "idempotency_key_in_use": (
+        409,
+        "A request with this Idempotency-Key is still being received. Wait for its answer, or send yours again later.",
+    ),
+    "idempotency_key_reused": (
+        422,
+        "This Idempotency-Key came with another request: the method, path, query or body is not the same. Send a new "
+        "key with a new request.",
+    ),
+}
+
+
+@as_problem.register
+def _(error: KeyRefused) -> Problem:
+    status, detail = _KEY_REFUSED[error.reason]
+    return Problem(status, error.reason, detail, headers=_retry_after(IN_USE_SECONDS) if status == 409 else None)
 
 
 @as_problem.register

@@ -8,9 +8,12 @@ from jobs.codec import cells, inputs
 from jobs.codec.chunk import Failure
 from jobs.codec.json_text import dumps
 from jobs.codec.layout import Layout, class_text
+from jobs.codec.patch import Patch
+from jobs.codec.records import input_records, refused_records
 
 _JSON_SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false")
 NOT_PROCESSED = "the job ended before this row was reached"
+_NOT_PROCESSED = Failure(0, "not_processed", None, NOT_PROCESSED, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +32,24 @@ class Outcomes:
 def unreached(layout: Layout, chunk: bytes) -> Outcomes:
     """The outcomes of an input chunk that no worker got to: every row is there, with the error `not_processed`."""
     records = input_records(layout, chunk)
-    ours = [b""] * (len(layout.outputs) - 1) + [cells.quote(f"not_processed: {NOT_PROCESSED}", _delimiter(layout))]
-    failure = Failure(0, "not_processed", None, NOT_PROCESSED, "")
     return Outcomes(
-        records=b"".join([_unreached_record(layout, record, ours) for record in records]),
-        failures=dict.fromkeys(range(len(records)), failure),
+        records=refused_records(layout, records, _NOT_PROCESSED.code, _NOT_PROCESSED.message),
+        failures=dict.fromkeys(range(len(records)), _NOT_PROCESSED),
         lines=None if layout.format == "csv" else chunk,
     )
 
 
-def input_records(layout: Layout, chunk: bytes) -> list[bytes]:
-    """The records of an input chunk, each with its line end."""
-    return cells.split_records(chunk, _delimiter(layout)) if layout.format == "csv" else cells.split_lines(chunk)
+def unreached_again(layout: Layout, patch: Patch, lines: bytes | None) -> Outcomes:
+    """The outcomes of a retried chunk that no worker got to: what was not to be predicted anew is as it was."""
+    records = patch.records(layout)
+    rows = patch.rows(len(records))
+    error = cells.quote(f"{_NOT_PROCESSED.code}: {_NOT_PROCESSED.message}", _delimiter(layout))
+    for row in rows:
+        body, line_end = cells.split_line_end(records[row])
+        kept = cells.split_cells(body, _delimiter(layout))[: -len(layout.outputs)]
+        ours = [b""] * (len(layout.outputs) - 1) + [error]
+        records[row] = _delimiter(layout).join([*kept, *ours]) + line_end
+    return Outcomes(b"".join(records), dict.fromkeys(rows, _NOT_PROCESSED), lines)
 
 
 def escaped(records: bytes, delimiter: bytes) -> bytes:
@@ -110,15 +119,6 @@ def _error(failure: Failure | None) -> str:
     if failure is None:
         return "null"
     return dumps({"code": failure.code, "column": failure.column, "message": failure.message})
-
-
-def _unreached_record(layout: Layout, record: bytes, ours: Sequence[bytes]) -> bytes:
-    body, line_end = cells.split_line_end(record)
-    found, _ = inputs.fitted(layout, body)
-    kept = [found[index] for index in layout.keep]
-    if layout.format != "csv" or not line_end:
-        line_end = layout.line_end.encode()
-    return _delimiter(layout).join([*kept, *ours]) + line_end
 
 
 def _escaped_record(record: bytes, delimiter: bytes) -> bytes:

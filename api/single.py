@@ -7,6 +7,7 @@ from flask import request
 from api.body import current_body
 from api.content import content
 from api.context import current, put_tickets, tenant
+from api.idempotency import current_key
 from api.problems import Problem
 from jobs.codec.json_text import Number, dumps, loads
 from jobs.record import Job, ModelVersion
@@ -59,13 +60,15 @@ def default_hint(fields: Mapping[str, object]) -> str:
 def accept_single(document: Mapping[str, object]) -> Job:
     """Accepts the prediction of the document's `input`.
 
-    Raises UnknownModel, and RowError or Problem for an input that is no row of the model's.
+    Raises UnknownModel, RowError or Problem for an input that is no row of the model's, SameRequest and KeyRefused.
     """
     manifest = find_model(document)
     sent = _named(document["input"], manifest, default_hint(document))
     for feature in manifest.features:
         _check_cell(sent[feature.name], feature, manifest)
-    job, tickets = current().store.accept_single(tenant(), version_of(manifest), dumps(sent))
+    key = current_key()
+    facts = (tenant(), version_of(manifest), dumps(sent))
+    job, tickets = current().store.accept_single(*facts, key=key.digest, fingerprint=key.fingerprint)
     put_tickets(current(), tickets)
     return job
 

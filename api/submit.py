@@ -1,7 +1,7 @@
 """`POST /jobs`: a single prediction or a batch, by what the body is."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flask import Blueprint, Response, request
@@ -11,7 +11,8 @@ from api.body import current_body
 from api.content import Pieces, content, uncoded
 from api.context import current
 from api.decoding import as_utf8
-from api.form import read_form
+from api.form import Form, read_form
+from api.idempotency import current_key, once
 from api.input_lines import InputLines
 from api.problems import Problem
 from api.single import LARGER, accept_single, default_hint, find_model, read_document, version_of
@@ -85,7 +86,10 @@ def submit() -> Response:
         taken = ", ".join(_ACCEPT)
         detail = f"This Content-Type is not taken here. Send one of: {taken}."
         raise Problem(415, "unsupported_media_type", detail, headers={"Accept-Post": taken})
-    return accepted(accept())
+    found = once(accept, _read_again)
+    response = accepted(found.job)
+    response.headers.update(found.headers)
+    return response
 
 
 def _accept_csv() -> Job:
@@ -93,14 +97,30 @@ def _accept_csv() -> Job:
 
 
 def _accept_form() -> Job:
-    pieces = uncoded(current().settings.max_body_bytes, SMALLER)
-    form = read_form(pieces, request.mimetype_params.get("boundary"))
+    form = _read_form()
     try:
         return _send_csv(as_utf8(form.file, form.charset), _asked(form.fields))
     except LayoutError:
         # A model or delimiter that comes after the file is the likelier reason why the columns do not fit.
         form.look_further(MOST_LOOKED_AT_BYTES)
         raise
+
+
+def _read_form() -> Form:
+    form = read_form(uncoded(current().settings.max_body_bytes, SMALLER), request.mimetype_params.get("boundary"))
+    key = current_key()
+    key.add_fields(form.fields)
+    return replace(form, file=key.seen(form.file))
+
+
+def _read_again() -> None:
+    """Reads a body whose job is there already: for its fingerprint alone."""
+    if request.mimetype == "multipart/form-data":
+        pieces = _read_form().file
+    else:
+        pieces = current_key().seen(uncoded(current().settings.max_body_bytes, SMALLER))
+    for _ in pieces:
+        pass
 
 
 def _accept_ndjson() -> Job:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from api.context import Api, put_tickets, tenant
+from api.idempotency import current_key
 from api.problems import Problem
 from jobs.codec.chunk import compress
 from jobs.codec.layout import Layout
@@ -15,6 +16,7 @@ from jobs.record import Job, ModelVersion
 from jobs.splitter import Chunk
 from jobs.store import Appended, Upload
 
+SIGN_SECONDS = 2.5  # how often a slow upload shows that it goes on: a quarter of UPLOAD_SILENCE_MS (common.lua)
 TRICKLE_SECONDS = 1.0  # rows that wait so long for a full chunk go without: their results need not wait either
 
 CHUNK_SECONDS = 0.1  # of a worker's time: so long a single prediction or another job may have to wait
@@ -97,7 +99,8 @@ class Uploader:
         if now - self._sent_at >= TRICKLE_SECONDS:
             self._sent_at = now
             self.send(flush=True)
-        if self._upload and now - self._touched_at >= self._api.settings.upload_deadline_seconds / 4:
+        sign_seconds = min(SIGN_SECONDS, self._api.settings.upload_deadline_seconds / 4)
+        if self._upload and now - self._touched_at >= sign_seconds:
             self._api.store.renew_upload(self._upload)
             self._touched_at = now
 
@@ -107,7 +110,7 @@ class Uploader:
         if self._upload is None:
             raise Problem(400, "no_rows", "There is no row in the body. Send at least one.")
         try:
-            return self._api.store.close(self._upload, self._chunks)
+            return self._api.store.close(self._upload, self._chunks, current_key().fingerprint)
         except UploadRefused as error:
             raise self._why(error) from None
 
@@ -132,7 +135,8 @@ class Uploader:
         row_bytes = result_row_bytes(layout, first, len(compress(first.data)))
         expected = int(self._body_bytes / (len(first.data) / first.rows)) if self._body_bytes else 0
         facts = (tenant(), self._form, self._model, layout)
-        return self._api.store.open_batch(*facts, row_bytes=row_bytes, expected_rows=expected)
+        key = current_key().digest
+        return self._api.store.open_batch(*facts, row_bytes=row_bytes, expected_rows=expected, key=key)
 
     def _append_when_there_is_room(self, upload: Upload, blob: bytes, rows: int) -> Appended:
         """Waits for workers to make room; raises StoreFull when they do not for ROOM_SECONDS."""

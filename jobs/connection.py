@@ -1,6 +1,7 @@
 """Clients of the store, one for each role, with explicit time-outs and retries (design, rule 6)."""
 
 import ssl
+import threading
 
 import redis
 from redis._parsers import Encoder
@@ -15,18 +16,45 @@ READ_BYTES = 256 * 1024  # answers carry chunks; the library's 64 KiB make readi
 UNCOPIED_FROM_BYTES = 6000  # the library's own limit
 _ENCODER = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call] # the library leaves it so
 WORKER_CONNECTIONS = 2
+# What a request still does after one answer timed out adds up: it asks nothing more.
+PATIENCE_SECONDS = 0.9
+PROMPT_SECONDS = 0.25
+
+
+class Patience(threading.local):
+    """How long the present thread waits for slow answers of the store in a row; without end until it says `begin`."""
+
+    _limited = False
+    _waited = 0.0
+
+    def begin(self) -> None:
+        """A request begins: it waits for PATIENCE_SECONDS, and for the one answer during which they pass."""
+        self._limited, self._waited = True, 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more should be asked of the store."""
+        return self._limited and self._waited >= PATIENCE_SECONDS
+
+    def note(self, seconds: float) -> None:
+        """An answer took so long. A store that is prompt again has all the patience again."""
+        self._waited = 0.0 if seconds < PROMPT_SECONDS else self._waited + seconds
+
+
+patience = Patience()
 
 
 def web_client(url: str, tls_verify: bool = True) -> redis.Redis:
     """For a web process: gives up early, so that a request is answered within three seconds whatever the store does.
 
     One retry after a broken connection (an idle one that the store closed): everything the web process calls may
-    be repeated without changing anything. A time-out is not retried.
+    be repeated without changing anything. A time-out is not retried; `patience` is for requests that ask several times.
     """
     return _client(
         url,
         tls_verify,
         connections=WEB_CONNECTIONS,
+        free_seconds=0.7,
         answer_seconds=1.0,
         retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
     )
@@ -41,16 +69,18 @@ def worker_client(url: str, tls_verify: bool = True) -> redis.Redis:
         url,
         tls_verify,
         connections=WORKER_CONNECTIONS,
+        free_seconds=1.0,
         answer_seconds=3.0,
         retry=Retry(NoBackoff(), 0),
     )
 
 
 def ticket_client(url: str, tls_verify: bool = True) -> redis.Redis:
-    """For RQ inside a worker: its blocking pop lasts two seconds, and RQ raises the time-out to fit by itself."""
+    """For RQ inside a worker: its blocking pop lasts two seconds."""
     return redis.Redis.from_url(
         url,
-        socket_connect_timeout=3.0,
+        socket_timeout=3.0,
+        socket_connect_timeout=1.0,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=30,
@@ -58,11 +88,13 @@ def ticket_client(url: str, tls_verify: bool = True) -> redis.Redis:
     )
 
 
-def _client(url: str, tls_verify: bool, *, connections: int, answer_seconds: float, retry: Retry) -> redis.Redis:
+def _client(
+    url: str, tls_verify: bool, *, connections: int, free_seconds: float, answer_seconds: float, retry: Retry
+) -> redis.Redis:
     pool = redis.BlockingConnectionPool.from_url(
         url,
         max_connections=connections,
-        timeout=1.0,  # the wait for a free connection
+        timeout=free_seconds,  # the wait for a free connection
         socket_timeout=answer_seconds,
         socket_connect_timeout=1.0,
         socket_keepalive=True,

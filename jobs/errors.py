@@ -41,6 +41,25 @@ class UploadRefused(JobsError):
         self.reason = reason
 
 
+class KeyRefused(JobsError):
+    """Raised when a request's idempotency key belongs to another request.
+
+    `reason` is `idempotency_key_in_use` while that one is still being received, else `idempotency_key_reused`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the idempotency key was refused: {reason}")
+        self.reason = reason
+
+
+class SameRequest(JobsError):
+    """Raised when the same request with the same idempotency key has made a job already."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the same request has made job {job_id}")
+        self.job_id = job_id
+
+
 class MoveRefused(JobsError):
     """Raised when a job cannot go to the wanted status from the one it is in."""
 

@@ -1,5 +1,6 @@
 """The job as we keep it: frozen, read from the store, never changed in place."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
@@ -43,6 +44,8 @@ class Job:
     rows_done: int
     rows_ok: int
     rows_failed: int
+    rows_copied: int  # done in the job that it retries
+    rows_left_alone: int  # that it will never do, since only failed rows are retried
     chunks_received: int
     chunks_done: int
     prefix: int  # so many chunks from the first are done without a gap
@@ -57,6 +60,8 @@ class Job:
     input: str | None  # single: what was sent, as JSON by feature name
     result: str | None  # single: {"prediction": …, "probabilities": …} as JSON
     layout: Layout | None  # batch
+    attempts: int  # how many there were; the store keeps the last ones
+    retry_of: str | None  # the id of the job whose rows it retries
 
     @property
     def ended(self) -> bool:
@@ -68,10 +73,11 @@ class Job:
 
         `now` in milliseconds; it may be a little off. None while nothing is done.
         """
-        if self.started_at is None or not self.rows_done:
+        done = self.rows_done - self.rows_copied
+        if self.started_at is None or not done:
             return None
         if self.ended_at is not None or self.paced_at is None:
-            return self.rows_done * 1000 / max((self.ended_at or now) - self.started_at, 1)
+            return done * 1000 / max((self.ended_at or now) - self.started_at, 1)
         seen = max(now - self.started_at, 1) / 1000
         faded = self.pace * exp(-max(now - self.paced_at, 0) / 1000 / PACE_SECONDS)
         return faded / (1 - exp(-seen / PACE_SECONDS))
@@ -80,6 +86,31 @@ class Job:
     def rows_unreached(self) -> int:
         """Received rows that have no outcome (yet)."""
         return self.rows_received - self.rows_done
+
+    @property
+    def rows_to_do(self) -> int:
+        """Received rows that workers have still to do."""
+        return self.rows_unreached - self.rows_left_alone
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a chunk, or at a single prediction, that did not end well. Moments are milliseconds, as a job's.
+
+    `reason` is `worker_lost`, `crashed`, `out_of_memory`, `timeout` or `shutdown`; the last one is not `counted`.
+    """
+
+    chunk: int | None  # None: a single prediction
+    worker: str
+    started_at: int
+    ended_at: int
+    reason: str
+    counted: bool
+
+
+def read_attempt(text: str | bytes) -> Attempt:
+    """The attempt that note_attempt in jobs/lua/common.lua wrote."""
+    return Attempt(**json.loads(text))
 
 
 def read_record(job_id: str, fields: Mapping[str, str]) -> Job:
@@ -101,6 +132,8 @@ def read_record(job_id: str, fields: Mapping[str, str]) -> Job:
         rows_done=_count(fields, "rows_ok") + _count(fields, "rows_failed"),
         rows_ok=_count(fields, "rows_ok"),
         rows_failed=_count(fields, "rows_failed"),
+        rows_copied=_count(fields, "rows_copied"),
+        rows_left_alone=_count(fields, "rows_left_alone"),
         chunks_received=_count(fields, "chunks_received"),
         chunks_done=_count(fields, "chunks_done"),
         prefix=_count(fields, "prefix"),
@@ -115,6 +148,8 @@ def read_record(job_id: str, fields: Mapping[str, str]) -> Job:
         input=fields.get("input"),
         result=fields.get("result"),
         layout=Layout.from_json(layout) if layout else None,
+        attempts=_count(fields, "attempts"),
+        retry_of=fields.get("retry_of"),
     )
 
 

@@ -1,9 +1,11 @@
 """The atomic scripts: loaded from jobs/lua, called by name, their failures turned into our errors."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import redis
@@ -19,12 +21,17 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from jobs.connection import patience
 from jobs.errors import StoreAway, StoreFull
 from jobs.status import as_lua
 
 LUA = Path(__file__).parent / "lua"
 TICKETS_KEY = "rq:queue:queuecast"  # the list in which RQ keeps the ids of our tickets
 LIFE_SECONDS = 7 * 24 * 3600  # how long keys of an unended job live after the last touch
+
+# A store that is busy with a script, cannot write its file, or waits for its replicas. The library has no classes for
+# these errors, and tells first of which command of a pipeline it speaks.
+_FOR_NOW = re.compile(r"(^|caused error: )(BUSY|MISCONF|NOREPLICAS) ")
 
 Argument = str | int | float | bytes
 
@@ -60,7 +67,13 @@ class Limits:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns what the client library raises into StoreAway and StoreFull; a defect of ours stays what it is."""
+    """Turns what the client library raises into StoreAway and StoreFull; a defect of ours stays what it is.
+
+    StoreAway at once when the patience of a request is over.
+    """
+    if patience.is_over:
+        raise StoreAway("the store has been too slow for this request")
+    began = monotonic()
     try:
         yield
     except OutOfMemoryError as error:
@@ -70,9 +83,11 @@ def translated() -> Iterator[None]:
     except (ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError) as error:
         raise StoreAway("the store is changing its leader") from error
     except ResponseError as error:
-        if str(error).startswith(("BUSY", "MISCONF")):
+        if _FOR_NOW.search(str(error)):
             raise StoreAway("the store cannot answer yet") from error
         raise
+    finally:
+        patience.note(monotonic() - began)
 
 
 class Scripts:

@@ -38,3 +38,15 @@ def as_lua() -> str:
         for current, onward in TRANSITIONS.items()
     )
     return f"local MOVES = {{ {', '.join(rows)} }}\n"
+
+
+def as_mermaid() -> str:
+    """The same table as a Mermaid diagram, for docs/guarantees.md."""
+    moves = [
+        f"    {current.value} --> {wanted.value}"
+        for current, onward in TRANSITIONS.items()
+        for wanted in TRANSITIONS
+        if wanted in onward
+    ]
+    ends = [f"    {last.value} --> [*]" for last in TRANSITIONS if last in ENDED]
+    return "\n".join(["stateDiagram-v2", *moves, *ends]) + "\n"

@@ -10,12 +10,15 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:job:<id>:inputs` | hash: index → compressed input | with the record; CSV chunks when they are done |
 | `qc:job:<id>:rows` | hash: index → number of rows | with the record |
 | `qc:job:<id>:leases` | hash: index → token of the last lease | with the record, and at the end |
-| `qc:job:<id>:crashes` | hash: index → how often the predictor died over it | with the record, and at the end |
 | `qc:job:<id>:results` | hash: index → compressed CSV records | with the record |
 | `qc:job:<id>:failures` | hash: index → failed rows with reasons | with the record |
 | `qc:job:<id>:done` | hash: index → "ok failed csv_bytes" | with the record |
+| `qc:job:<id>:attempts` | list: the last attempts as JSON | with the record |
+| `qc:job:<id>:parts` | hash: the search for poison rows by index, and finished parts | as leases, or when it is over |
+| `qc:job:<id>:patches` | hash: what results of a retried chunk are merged into | with the record, and when it is done |
 | `qc:job:<id>:slots` | hash: slot → "ticket touched_at" | with the record, and at the end |
-| `qc:tombstone:<id>` | string: "reason at tenant", what to say once the record is gone | `tombstone_ttl_seconds` |
+| `qc:tombstone:<id>` | string: "reason at tenant", for a 410 | `tombstone_ttl_seconds`, with a key 24 h at least |
+| `qc:idempotency:<tenant>:<digest>` | string: "id fingerprint", "id" until acceptance | with the tombstone |
 | `qc:jobs:<tenant>:<kind>` | sorted set: ids by created_at | a week after the tenant's last job |
 | `qc:batches`, `qc:singles` | sorted set: unended jobs by created_at | empty when nothing is unended |
 | `qc:receiving` | sorted set: uploads by deadline | empty when none is open |
@@ -42,8 +45,9 @@ from typing import Any, cast
 import redis
 
 from jobs.codec.layout import Layout
-from jobs.errors import JobGone, MoveRefused, StoreFull, UnknownJob, UploadRefused
-from jobs.record import Job, ModelVersion, read_record
+from jobs.codec.patch import Patch
+from jobs.errors import JobGone, KeyRefused, MoveRefused, SameRequest, StoreFull, UnknownJob, UploadRefused
+from jobs.record import Attempt, Job, ModelVersion, read_attempt, read_record
 from jobs.scripts import Limits, Scripts, translated
 from jobs.status import Status
 from jobs.tickets import Ticket, inbox_ticket, job_ticket
@@ -75,6 +79,14 @@ class Appended:
     rows_per_second: float | None
     backlog_bytes: int
     tickets: list[Ticket]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The job that an idempotency key is bound to, and the fingerprint of the request that made it."""
+
+    job_id: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +162,17 @@ class Store:
         *,
         row_bytes: float = 0.0,
         expected_rows: int = 0,
+        key: str = "",
     ) -> Upload:
         """Creates the record of a batch whose body is still arriving.
 
-        `row_bytes` is what a row of results will take in the store; `expected_rows` is 0 when nobody knows. Raises
-        StoreFull when the results of so many rows could not be kept.
+        `row_bytes` is what a row of results will take in the store; `expected_rows` is 0 when nobody knows; `key` is
+        the digest of the idempotency key, if there is one. Raises KeyRefused when another job has it, and StoreFull
+        when the results of so many rows could not be kept.
         """
         token = new_token()
         facts = (tenant, form, *_named(model), layout.to_json(), token)
-        job_id = self._accept("open", *facts, f"{row_bytes:.3f}", expected_rows)[0]
+        job_id = self._accept("open", *facts, f"{row_bytes:.3f}", expected_rows, key)[0]
         return Upload(job_id, token)
 
     def append(self, upload: Upload, index: int, blob: bytes, rows: int) -> Appended:
@@ -179,21 +193,91 @@ class Store:
         """Moves the deadline of an upload that is slow but alive. Raises UploadRefused."""
         _check_upload(upload, text(self._scripts.call("renew_upload", upload.job_id, upload.token)))
 
-    def close(self, upload: Upload, chunks: int) -> Job:
-        """Closes an upload of so many chunks: from here on the job is accepted. Raises UploadRefused."""
-        _check_upload(upload, text(self._scripts.call("close", upload.job_id, upload.token, chunks)))
+    def close(self, upload: Upload, chunks: int, fingerprint: str = "") -> Job:
+        """Closes an upload of so many chunks: from here on the job is accepted. Raises UploadRefused.
+
+        The `fingerprint` of the request is what its idempotency key is bound to, if it came with one.
+        """
+        answer = self._scripts.call("close", upload.job_id, upload.token, chunks, fingerprint)
+        _check_upload(upload, text(answer))
         return self._read(upload.job_id)
 
     def take_back(self, upload: Upload) -> None:
         """Erases a batch whose upload failed. One that was canceled, deleted or closed meanwhile is left alone."""
         self._scripts.call("take_back", upload.job_id, upload.token)
 
-    def accept_single(self, tenant: str, model: ModelVersion, input_json: str) -> tuple[Job, list[Ticket]]:
-        """Accepts a single prediction; returns the job and the tickets to put."""
+    def accept_single(
+        self, tenant: str, model: ModelVersion, input_json: str, *, key: str = "", fingerprint: str = ""
+    ) -> tuple[Job, list[Ticket]]:
+        """Accepts a single prediction; returns the job and the tickets to put.
+
+        `key` is the digest of the idempotency key, if there is one, and `fingerprint` that of the request. Raises
+        SameRequest and KeyRefused.
+        """
         ticket_id = new_inbox_ticket_id()
-        job_id, answer = self._accept("accept_single", tenant, *_named(model), input_json, ticket_id, MARK_MILLISECONDS)
+        facts = (tenant, *_named(model), input_json, ticket_id, MARK_MILLISECONDS)
+        job_id, answer = self._accept("accept_single", *facts, key, fingerprint)
         tickets = [] if answer == "ok" else [inbox_ticket(ticket_id, model.key, front=answer == "front")]
         return self._read(job_id), tickets
+
+    def find_key(self, tenant: str, key: str) -> Bound | None:
+        """What the idempotency key with the digest `key` is bound to; None when it is free. Raises KeyRefused."""
+        answer = _texts(self._scripts.call("find_key", tenant, key))
+        if not answer:
+            return None
+        _check_key(answer[0])
+        job_id, fingerprint = answer
+        return Bound(job_id, fingerprint)
+
+    def free_key(self, job: Job) -> None:
+        """Frees the idempotency key that a job came with, so that the same request makes a new job."""
+        self._scripts.call("free_key", job.id)
+
+    # Retrying
+
+    def open_retry(self, job: Job) -> Upload:
+        """Creates the record of a batch that retries an ended one; `copy_chunks` and `close` follow.
+
+        Raises JobGone when that one is not there any more, and StoreFull when what is copied could not be kept.
+        """
+        token = new_token()
+        job_id, answer = self._accept("open_retry", job.tenant, job.id, token)
+        if answer == "gone":
+            raise self._gone(job)
+        return Upload(job_id, token)
+
+    def copy_chunks(self, upload: Upload, job: Job, indexes: Iterable[int], rows: str) -> list[Ticket]:
+        """Copies chunks of an ended batch into the one that retries its `rows`; returns the tickets to put.
+
+        `rows` is "failed", "unprocessed", "both" or "all". The same index twice changes nothing. Raises JobGone,
+        UploadRefused and StoreFull.
+        """
+        facts = [(upload.job_id, upload.token, index, job.id, rows, secrets.token_hex(4)) for index in indexes]
+        tickets: list[Ticket] = []
+        for answer in self._scripts.call_all("copy_chunk", facts):
+            reason, *ticket_ids = _texts(answer)
+            if reason == "gone":
+                raise self._gone(job)
+            _check_upload(upload, reason)
+            tickets += map(job_ticket, ticket_ids)
+        return tickets
+
+    def retry_single(self, job: Job) -> tuple[Job, list[Ticket]]:
+        """Accepts the input of an ended single prediction anew; returns the new job and the tickets to put.
+
+        Raises JobGone when the ended one is not there any more.
+        """
+        ticket_id = new_inbox_ticket_id()
+        job_id, answer = self._accept("retry_single", job.tenant, job.id, ticket_id, MARK_MILLISECONDS)
+        if answer == "gone":
+            raise self._gone(job)
+        tickets = [] if answer == "ok" else [inbox_ticket(ticket_id, job.model.key, front=answer == "front")]
+        return self._read(job_id), tickets
+
+    def _gone(self, job: Job) -> JobGone:
+        """What is known of a job that was there a moment ago."""
+        self.find(job.id, job.tenant)  # raises it, mostly
+        return JobGone(job.id, "job_expired", None)
 
     def _accept(self, script: str, *arguments: str | int) -> tuple[str, str]:
         """Makes an id of the store's present generation and runs an accepting script with it."""
@@ -202,6 +286,7 @@ class Store:
             job_id = generation + _random_id()
             answer = text(self._scripts.call(script, job_id, generation, *arguments))
             _check_room(answer)
+            _check_key(answer)
             if answer != "generation":
                 return job_id, answer
             self._generation = None  # the store has begun another life since we asked
@@ -237,6 +322,17 @@ class Store:
         elif not job_id.startswith(text(generation) if generation else self._read_generation()):
             raise JobGone(job_id, "job_lost", None)
         raise UnknownJob(job_id)
+
+    def attempts(self, jobs: Iterable[Job]) -> dict[str, list[Attempt]]:
+        """The last attempts of each of these jobs that has any, by id; asks the store only if there is one."""
+        troubled = [job.id for job in jobs if job.attempts]
+        if not troubled:
+            return {}
+        with translated(), self._client.pipeline(transaction=False) as pipeline:
+            for job_id in troubled:
+                pipeline.lrange(job_key(job_id, "attempts"), 0, -1)
+            lists = pipeline.execute()
+        return {job_id: list(map(read_attempt, found)) for job_id, found in zip(troubled, lists, strict=True)}
 
     def jobs(
         self, tenant: str, status: Status | None, model: str | None, limit: int, cursor: str | None
@@ -347,6 +443,14 @@ class Store:
         """The compressed input of a chunk that is not done, or of any chunk that came as JSON."""
         return self._part(job_id, "inputs", index)
 
+    def patch(self, job_id: str, index: int) -> Patch | None:
+        """What the results of a chunk that is not done are merged into; None when it is not retried."""
+        fields = [str(index), f"{index}:result", f"{index}:failures"]
+        with translated():
+            found = cast(list[bytes | None], self._client.hmget(job_key(job_id, "patches"), fields))
+        mark, result, failures = (value or b"" for value in found)
+        return Patch.read(mark, result, failures)
+
     def _part(self, job_id: str, part: str, index: int) -> bytes | None:
         with translated():
             return cast(bytes | None, self._client.hget(job_key(job_id, part), str(index)))
@@ -383,6 +487,14 @@ def _check_room(answer: str) -> None:
     if answer.startswith("full "):
         _, needed, free = answer.split()
         raise StoreFull(int(needed), int(free))
+
+
+def _check_key(answer: str) -> None:
+    """Raises KeyRefused or SameRequest when a script says that another job has the idempotency key."""
+    if answer.startswith("idempotency_key_"):
+        raise KeyRefused(answer)
+    if answer.startswith("same "):
+        raise SameRequest(answer.removeprefix("same "))
 
 
 def _write_cursor(before: tuple[int, str]) -> str:

@@ -11,7 +11,7 @@ local batches = redis.call('ZCOUNT', key('batches'), '-inf', bound)
 local share = math.min(1, MOST_LOOKED_AT / batches)
 local rows, seconds = 0, ''
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('batches'), '-inf', bound, 'LIMIT', 0, MOST_LOOKED_AT)) do
-  local left = count(id, 'rows_received') - count(id, 'rows_ok') - count(id, 'rows_failed')
+  local left = count(id, 'rows_received') - count(id, 'rows_ok') - count(id, 'rows_failed') - count(id, 'rows_left_alone')
   local known = rate(get(id, 'model_key') or '')
   rows = rows + left
   if known then

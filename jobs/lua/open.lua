@@ -1,22 +1,26 @@
 #!lua
 -- Creates the record of a batch whose body is still arriving.
 -- ARGV: id, generation, tenant, form, model, version, sha256, model key, layout, upload token,
---       bytes that a row of results will take, rows that are expected (0: nobody knows)
--- Returns 'ok' (also when it was done before), 'generation' when the store has begun another life, or 'full <bytes> <free
--- bytes>' when the results would not fit.
+--       bytes that a row of results will take, rows that are expected (0: nobody knows), digest of the idempotency key ('':
+--       none)
+-- Returns 'ok' (also when it was done before), 'generation' when the store has begun another life, 'full <bytes> <free
+-- bytes>' when the results would not fit, or 'idempotency_key_in_use' when another job has the key.
 local id, generation, tenant, form, model, version, sha256, model_key, layout, token = unpack(ARGV)
-local row_bytes, expected = tonumber(ARGV[11]), tonumber(ARGV[12])
+local row_bytes, expected, digest = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
 if redis.call('GET', key('generation')) ~= generation then
   return 'generation'
 end
 if get(id, 'upload') == token then
   return 'ok'
 end
-local full = shortage(row_bytes * expected)
-if full then
-  return full
-end
 local at = now()
+local refused = key_refusal(tenant, digest, '', at) or shortage(row_bytes * expected)
+if refused then
+  return refused
+end
+if digest ~= '' then
+  take_key(id, tenant, digest, '')
+end
 create(id, 'batch', at, {
   'tenant', tenant, 'form', form, 'status', 'receiving', 'model', model, 'version', version, 'sha256', sha256,
   'model_key', model_key, 'layout', layout, 'upload', token,

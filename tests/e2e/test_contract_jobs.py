@@ -12,7 +12,7 @@ from tests.waiting import wait_until
 
 ROWS = b"x\n1\n2\n3\n"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-ROUTES = [("GET", ""), ("GET", "/results"), ("GET", "/errors"), ("POST", "/cancel"), ("DELETE", "")]
+ROUTES = [("GET", ""), ("GET", "/results"), ("GET", "/errors"), ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")]
 
 
 def moment(text):
@@ -58,6 +58,8 @@ def test_queued_batch_shows_what_there_is_to_know(idle):
         "output": {"columns": ["id", "prediction", "error"], "bytes": None},
         "result": None,
         "error": None,
+        "attempts": [],
+        "retry_of": None,
         "links": {
             "self": path,
             "results": f"{path}/results",

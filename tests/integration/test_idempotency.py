@@ -1,0 +1,307 @@
+"""Idempotency keys in the store: who has one, until when, and what repeating a script does to it."""
+
+from urllib.parse import urlsplit
+
+import pytest
+
+from jobs.connection import web_client
+from jobs.errors import JobGone, KeyRefused, SameRequest, StoreAway, UploadRefused
+from jobs.store import Bound, Store, new_token
+from tests.integration.conftest import MODEL, TENANT
+from tests.proxy import Proxy
+
+KEY = "ab" * 32
+PRINT, OTHER_PRINT = "cd" * 32, "ef" * 32
+NAME = f"qc:idempotency:{TENANT}:{KEY}"
+DAY = 24 * 3600
+
+
+def open_batch(bench, key=KEY):
+    return bench.store.open_batch(TENANT, "csv", MODEL, bench.layout(), key=key)
+
+
+def accept_batch(bench, fingerprint=PRINT):
+    upload = open_batch(bench)
+    bench.store.append(upload, 0, b"blob", 3)
+    bench.store.close(upload, 1, fingerprint)
+    return upload
+
+
+def accept_single(bench, fingerprint=PRINT, tenant=TENANT, key=KEY):
+    return bench.store.accept_single(tenant, MODEL, '{"RM":"7"}', key=key, fingerprint=fingerprint)[0]
+
+
+def bound(bench, tenant=TENANT):
+    return bench.store.find_key(tenant, KEY)
+
+
+def fall_silent(bench, upload, seconds):
+    """Makes it so long since the upload gave a sign of life."""
+    deadline = bench.now() + (bench.limits.upload_deadline_seconds - seconds) * 1000
+    bench.client.zadd("qc:receiving", {upload.job_id: deadline}, xx=True)
+
+
+def is_in_use(bench):
+    with pytest.raises(KeyRefused) as refused:
+        bound(bench)
+    return refused.value.reason == "idempotency_key_in_use"
+
+
+def test_key_is_in_use_while_the_body_arrives_and_bound_by_the_acceptance(bench):
+    assert bound(bench) is None
+    upload = open_batch(bench)
+    assert is_in_use(bench)
+    bench.store.append(upload, 0, b"blob", 3)
+    assert is_in_use(bench)
+    bench.store.close(upload, 1, PRINT)
+    assert bound(bench) == Bound(upload.job_id, PRINT)
+
+
+def test_key_is_bound_by_a_single_at_once(bench):
+    job = accept_single(bench)
+    assert bound(bench) == Bound(job.id, PRINT)
+
+
+def test_same_request_is_told_the_job_and_another_one_that_the_key_is_reused(bench):
+    job = accept_single(bench)
+    with pytest.raises(SameRequest) as same:
+        accept_single(bench)
+    assert same.value.job_id == job.id
+    with pytest.raises(KeyRefused, match="idempotency_key_reused"):
+        accept_single(bench, OTHER_PRINT)
+    assert bench.client.zrange("qc:singles", 0, -1) == [job.id.encode()]
+
+
+def test_two_uploads_cannot_claim_one_key(bench):
+    first = open_batch(bench)
+    with pytest.raises(KeyRefused, match="idempotency_key_in_use"):
+        open_batch(bench)
+    with pytest.raises(KeyRefused, match="idempotency_key_in_use"):
+        accept_single(bench)
+    assert bench.client.zrange("qc:batches", 0, -1) == [first.job_id.encode()]
+
+
+def test_upload_whose_key_was_bound_since_it_was_looked_up_is_refused(bench):
+    accept_single(bench)
+    with pytest.raises(KeyRefused, match="idempotency_key_in_use"):
+        open_batch(bench)
+
+
+def test_key_is_the_tenant_s_own(bench):
+    mine, theirs = accept_single(bench), accept_single(bench, OTHER_PRINT, tenant="another")
+    assert bound(bench) == Bound(mine.id, PRINT)
+    assert bound(bench, "another") == Bound(theirs.id, OTHER_PRINT)
+
+
+def test_no_key_leaves_no_trace(bench):
+    bench.batch()
+    bench.single()
+    assert bench.client.keys("qc:idempotency:*") == []
+
+
+def test_key_is_free_after_the_upload_was_taken_back(bench):
+    upload = open_batch(bench)
+    bench.store.take_back(upload)
+    assert bound(bench) is None
+    assert bench.client.exists(NAME) == 0
+
+
+def test_key_is_free_after_the_sweep_took_the_upload_back(bench):
+    upload = open_batch(bench)
+    bench.announce()
+    fall_silent(bench, upload, 61)
+    bench.sweep()
+    assert bench.client.exists(NAME) == 0
+    with pytest.raises(JobGone, match="upload_failed"):
+        bench.find(upload.job_id)
+
+
+@pytest.mark.parametrize("end", ["cancel", "delete"])
+def test_key_is_free_when_the_job_is_stopped_before_its_acceptance(bench, end):
+    upload = open_batch(bench)
+    bench.store.append(upload, 0, b"blob", 3)
+    getattr(bench.store, end)(upload.job_id, TENANT)
+    second = accept_batch(bench)
+    # Whatever still happens to the first job, the key is the second one's.
+    with pytest.raises(UploadRefused):
+        bench.store.close(upload, 1, OTHER_PRINT)
+    bench.store.take_back(upload)
+    if end == "cancel":
+        bench.store.delete(upload.job_id, TENANT)
+    assert bound(bench) == Bound(second.job_id, PRINT)
+
+
+def test_key_is_free_when_the_job_fails_before_its_acceptance(bench):
+    upload = open_batch(bench)
+    bench.leases.fail([upload.job_id], "model_corrupt", "The file is not the one that was added.")
+    assert bound(bench) is None
+
+
+@pytest.mark.parametrize("claim", [accept_batch, accept_single])
+def test_upload_without_a_sign_of_life_gives_way_to_who_comes_with_its_key(bench, claim):
+    dead = open_batch(bench)
+    fall_silent(bench, dead, 8)
+    assert is_in_use(bench)
+    fall_silent(bench, dead, 11)
+    assert bound(bench) is None
+    claim(bench)
+    with pytest.raises(JobGone, match="upload_failed"):
+        bench.find(dead.job_id)
+    with pytest.raises(UploadRefused, match="upload_failed"):
+        bench.store.append(dead, 0, b"blob", 3)
+    with pytest.raises(UploadRefused, match="upload_failed"):
+        bench.store.close(dead, 0, PRINT)
+    assert bound(bench).job_id != dead.job_id
+
+
+def test_upload_that_gives_signs_of_life_keeps_its_key(bench):
+    slow = open_batch(bench)
+    fall_silent(bench, slow, 50)
+    bench.store.renew_upload(slow)
+    assert is_in_use(bench)
+
+
+def test_key_of_a_job_that_is_gone_without_having_been_accepted_is_free(bench):
+    upload = open_batch(bench)
+    bench.client.delete(f"qc:job:{upload.job_id}", f"qc:tombstone:{upload.job_id}")
+    bench.client.zrem("qc:receiving", upload.job_id)
+    assert bound(bench) is None
+    second = accept_batch(bench)
+    assert bound(bench) == Bound(second.job_id, PRINT)
+
+
+@pytest.mark.parametrize("ttl", [7200, 2 * DAY])
+def test_key_stays_as_long_as_the_tombstone_and_a_day_at_least(bench_with, ttl):
+    bench = bench_with(tombstone_ttl_seconds=ttl)
+    longest = max(ttl, DAY)
+
+    def check(job_id):
+        for name in (NAME, f"qc:tombstone:{job_id}"):
+            assert longest - 5 <= bench.client.ttl(name) <= longest
+            bench.client.expire(name, longest - 100)  # as if some time had passed
+
+    check(open_batch(bench).job_id)
+    bench.client.flushdb()
+    job_id = accept_batch(bench).job_id
+    check(job_id)
+    bench.store.cancel(job_id, TENANT)
+    check(job_id)
+    bench.client.expire(f"qc:job:{job_id}", 1)
+    bench.store.hold(job_id, 10)
+    check(job_id)
+    bench.store.delete(job_id, TENANT)
+    check(job_id)
+
+
+def test_key_of_a_job_that_is_gone_leads_to_the_reason(bench):
+    job = accept_single(bench)
+    bench.store.delete(job.id, TENANT)
+    assert bound(bench) == Bound(job.id, PRINT)
+    with pytest.raises(JobGone, match="job_deleted"):
+        bench.find(job.id)
+
+
+def test_key_that_was_freed_can_be_had_again(bench):
+    first = accept_single(bench)
+    bench.store.free_key(first)
+    second = accept_single(bench, OTHER_PRINT)
+    bench.store.free_key(first)
+    assert bound(bench) == Bound(second.id, OTHER_PRINT)
+
+
+def scripts_of(bench):
+    return bench.store._scripts.call
+
+
+def test_opening_closing_and_accepting_twice_change_nothing(bench):
+    """What the web's client does when a connection breaks before the answer came."""
+    call = scripts_of(bench)
+    generation = bench.open().job_id[:6]
+    token, job_id, single = new_token(), generation + "a" * 26, generation + "b" * 26
+    model = (MODEL.name, MODEL.version, MODEL.sha256, MODEL.key)
+    opening = (job_id, generation, TENANT, "csv", *model, bench.layout().to_json(), token, "0", 0, KEY)
+    assert [call("open", *opening) for _ in range(2)] == [b"ok", b"ok"]
+    assert is_in_use(bench)
+    call("append", job_id, token, 0, 3, b"blob", "nonce")
+    assert [call("close", job_id, token, 1, PRINT) for _ in range(2)] == [b"ok", b"ok"]
+    assert bound(bench) == Bound(job_id, PRINT)
+    bench.client.delete(NAME)
+    accepting = (single, generation, TENANT, *model, '{"RM":"7"}', "inbox-x", 5000, KEY, PRINT)
+    assert [call("accept_single", *accepting) for _ in range(2)] == [b"front", b"front"]
+    assert bound(bench) == Bound(single, PRINT)
+
+
+@pytest.fixture
+def lossy(bench, store_url):
+    """A proxy in front of the store, and the store as a web process sees it through that."""
+    parts = urlsplit(store_url)
+    with Proxy(parts.hostname, parts.port) as proxy:
+        place = parts.netloc.replace(f":{parts.port}", f":{proxy.port}")
+        with web_client(parts._replace(netloc=place).geturl()) as client:
+            store = Store(client, bench.limits)
+            store.accept_single(TENANT, MODEL, '{"RM":"7"}')  # it is connected, and the script is loaded
+            yield proxy, store
+
+
+@pytest.mark.parametrize("lose", [Proxy.drop_replies, Proxy.drop_requests])
+def test_single_is_accepted_once_when_the_connection_breaks_over_it(bench, lossy, lose):
+    proxy, store = lossy
+    before = bench.client.zcard("qc:singles")
+    lose(proxy)
+    job, _ = store.accept_single(TENANT, MODEL, '{"RM":"7"}', key=KEY, fingerprint=PRINT)
+    assert proxy.undropped == 0
+    assert bound(bench) == Bound(job.id, PRINT)
+    assert bench.client.zcard("qc:singles") == before + 1
+
+
+@pytest.mark.parametrize("lose", [Proxy.drop_replies, Proxy.drop_requests])
+@pytest.mark.parametrize("step", ["open", "close"])
+def test_batch_is_accepted_once_when_the_connection_breaks_over_it(bench, lossy, lose, step):
+    proxy, store = lossy
+    accept_batch(bench)
+    bench.client.delete(NAME)  # all scripts are loaded
+    if step == "open":
+        lose(proxy)
+    upload = store.open_batch(TENANT, "csv", MODEL, bench.layout(), key=KEY)
+    store.append(upload, 0, b"blob", 3)
+    if step == "close":
+        lose(proxy)
+    job = store.close(upload, 1, PRINT)
+    assert proxy.undropped == 0
+    assert (job.id, job.status) == (upload.job_id, "queued")
+    assert bound(bench) == Bound(job.id, PRINT)
+    assert bench.client.zcard("qc:batches") == 2
+
+
+def test_single_whose_acceptance_was_never_heard_of_is_found(bench, lossy):
+    proxy, store = lossy
+    proxy.drop_replies(2)
+    with pytest.raises(StoreAway):
+        store.accept_single(TENANT, MODEL, '{"RM":"7"}', key=KEY, fingerprint=PRINT)
+    job_id = bound(bench).job_id
+    with pytest.raises(SameRequest) as same:
+        accept_single(bench)
+    assert same.value.job_id == job_id
+
+
+@pytest.mark.parametrize("lose", [Proxy.drop_replies, Proxy.drop_requests])
+def test_batch_whose_acceptance_was_never_heard_of_is_wholly_there_or_wholly_absent(bench, lossy, lose):
+    proxy, store = lossy
+    upload = open_batch(bench)
+    bench.store.append(upload, 0, b"blob", 3)
+    lose(proxy, 2)
+    with pytest.raises(StoreAway):
+        store.close(upload, 1, PRINT)
+    if lose is Proxy.drop_requests:
+        assert is_in_use(bench)
+        fall_silent(bench, upload, 11)
+        upload = accept_batch(bench)
+    assert bound(bench) == Bound(upload.job_id, PRINT)
+    assert bench.client.zrange("qc:batches", 0, -1) == [upload.job_id.encode()]
+
+
+def test_store_that_comes_back_empty_knows_no_keys(bench):
+    accept_single(bench)
+    bench.client.flushdb()
+    job = accept_single(bench, OTHER_PRINT)
+    assert bound(bench) == Bound(job.id, OTHER_PRINT)
