@@ -21,7 +21,7 @@ TRICKLE_SECONDS = 1.0  # rows that wait so long for a full chunk go without: the
 
 CHUNK_SECONDS = 0.1  # of a worker's time: so long a single prediction or another job may have to wait
 FEWEST_ROWS = 16
-UNMEASURED_ROWS = 4096
+UNMEASURED_ROWS = 1024  # a model may be slow: then nobody else takes a chunk over for as long as it takes
 ROOM_SECONDS = 20.0  # how long an upload waits for room in the store before it is refused
 ROOM_STEP_SECONDS = 0.05
 FAILED_SECONDS = 60  # a model that cannot be loaded needs a person

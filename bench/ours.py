@@ -112,7 +112,7 @@ class Ours:
             "web process": max(sampler.peaks["web"]["processes"]),
             "web": sampler.peaks["web"]["together"],
             "worker": max(worker["together"] for worker in workers),
-            # The predictor is the larger of the two, whatever either of them imports.
+            # Or the nursery, whose memory is all its own before it forks.
             "predictor": max(max(worker["processes"]) for worker in workers),
             "redis": round(info["used_memory_peak"] / 1e6, 1),
         }

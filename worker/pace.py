@@ -2,8 +2,8 @@
 
 from worker.child import Doing, Limit
 
-# Several rows are a sub-block, and the predictor makes those as large as fits into 0.04 s (worker/scoring.py): ten times
-# that is below a second.
+# Several rows are a sub-block, and the predictor makes those as large as fits into 0.04 s (worker/scoring.py): ten
+# times that is below a second.
 SUB_BLOCK_LIMIT_SECONDS = 1.0
 # One row is also what a fresh predictor begins with, and the first prediction of all takes longer than the others.
 ROW_LIMIT_SECONDS = 2.0

@@ -37,6 +37,7 @@ from jobs.codec.records import input_records
 from models.predictor import CannotLoad, Predictor, load
 from models.rows import RowError, arrange, read_row
 from worker.frames import Frame, Frames, pack
+from worker.memory import OUT_OF_MEMORY_STATUS
 from worker.reading import RecordCountDiffers
 from worker.scoring import Scored, SubBlocks, score, single_outcome
 
@@ -200,6 +201,9 @@ def serve(descriptor: int, models_path: Path) -> None:
     try:
         with contextlib.suppress(ParentGone, ConnectionError):
             serving.run()
+    except MemoryError:  # while reading or writing: no row can be blamed yet
+        print("the predictor ran out of memory", file=sys.stderr, flush=True)  # noqa: T201 - the log
+        sys.exit(OUT_OF_MEMORY_STATUS)
     except Exception as error:  # a defect of ours: its text may repeat a row's values, its type and place do not
         frames = "".join(traceback.format_tb(error.__traceback__))
         sys.exit(f"the predictor failed: {type(error).__name__}\n{frames}")
