@@ -2,12 +2,13 @@
 
 import ssl
 import threading
+from typing import Any
 
 import redis
 from redis._parsers import Encoder
 from redis.backoff import NoBackoff
 from redis.connection import PythonRespSerializer
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 
 # The smallest plan of a hosted store has 20 connections: two web processes and two workers have to fit.
@@ -16,7 +17,7 @@ READ_BYTES = 256 * 1024  # answers carry chunks; the library's 64 KiB make readi
 UNCOPIED_FROM_BYTES = 6000  # the library's own limit
 _ENCODER = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call] # the library leaves it so
 WORKER_CONNECTIONS = 2
-# What a request still does after one answer timed out adds up: it asks nothing more.
+# A request, and a worker that has to stop, ask nothing more after one answer that timed out: time-outs add up.
 PATIENCE_SECONDS = 0.9
 PROMPT_SECONDS = 0.25
 
@@ -28,7 +29,7 @@ class Patience(threading.local):
     _waited = 0.0
 
     def begin(self) -> None:
-        """A request begins: it waits for PATIENCE_SECONDS, and for the one answer during which they pass."""
+        """From here on it waits for PATIENCE_SECONDS, and for the one answer during which they pass."""
         self._limited, self._waited = True, 0.0
 
     @property
@@ -77,7 +78,7 @@ def worker_client(url: str, tls_verify: bool = True) -> redis.Redis:
 
 def ticket_client(url: str, tls_verify: bool = True) -> redis.Redis:
     """For RQ inside a worker: its blocking pop lasts two seconds."""
-    return redis.Redis.from_url(
+    pool = TicketConnections.from_url(
         url,
         socket_timeout=3.0,
         socket_connect_timeout=1.0,
@@ -86,6 +87,17 @@ def ticket_client(url: str, tls_verify: bool = True) -> redis.Redis:
         health_check_interval=30,
         **_tls(url, tls_verify),
     )
+    return redis.Redis(connection_pool=pool)
+
+
+class TicketConnections(redis.ConnectionPool):
+    """RQ's connections: a worker that has to stop does not wait for RQ's farewell to a store that is away."""
+
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as the library has it
+        """A connection. Raises TimeoutError when the worker's patience is over."""
+        if patience.is_over:
+            raise TimeoutError("the store has been too slow to wait for it any longer")
+        return super().get_connection(*arguments, **options)
 
 
 def _client(

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import redis
@@ -25,6 +25,11 @@ class Lease:
     index: str
     token: str
 
+    @property
+    def chunk(self) -> tuple[str, str]:
+        """What is held, whoever holds it."""
+        return self.job_id, self.index
+
 
 @dataclass(frozen=True, slots=True)
 class LeasedChunk:
@@ -32,8 +37,8 @@ class LeasedChunk:
 
     `losses` says how many workers were lost over it, `search` how far the search for a poison row in it has come
     (worker.suspects; None: there is none), `rows_per_second` what one worker does of the model (None: nobody knows),
-    `given_up` how many chunks were given up in a job that has no prediction yet. `patch` holds what an earlier job
-    made of the chunk, which has `rows_in_all`.
+    `doubted` how many chunks of the job were, as long as no row of it has a prediction. `patch` holds what an earlier
+    job made of the chunk, which has `rows_in_all`.
     """
 
     lease: Lease
@@ -43,7 +48,7 @@ class LeasedChunk:
     losses: int
     search: str | None
     rows_per_second: float | None
-    given_up: int
+    doubted: int
     patch: Patch | None = None
     rows_in_all: int = 0
 
@@ -62,7 +67,7 @@ class LeasedSingles:
     model_key: str
     token: str
     inputs: dict[str, str]  # job id → input as JSON
-    losses: int = 0  # how many workers were lost over the only one; 0 when that is not known to happen again
+    losses: int = 0  # how many workers were lost over the only one, while it was alone
 
     @property
     def leases(self) -> list[Lease]:
@@ -101,8 +106,7 @@ class SearchStep:
     """One step of the search for a poison row in a chunk.
 
     `state` is what it has come to, empty when that stays; `part` the result of the rows from `start` up to `stop`, if
-    they were finished; `reason` and `seconds` are of the attempt that ended badly, if one did; `given_up` says that
-    the rest of the chunk got its error untried.
+    they were finished; `reason` and `seconds` are of the attempt that ended badly, if one did.
     """
 
     state: str = ""
@@ -111,7 +115,7 @@ class SearchStep:
     part: bytes = b""
     reason: str = ""
     seconds: float = 0.0
-    given_up: bool = False
+    nonce: str = field(default_factory=new_token)  # by which a step that is repeated is known
 
 
 class Leases:
@@ -148,7 +152,7 @@ class Leases:
         answer = self._scripts.call("lease", job_id, *holding, slot, ticket_id, int(ahead))
         if answer[0] != b"chunk":
             return None
-        _, index, rows, blob, waiting, losses, search, rate, given_up, *patch = answer
+        _, index, rows, blob, waiting, losses, search, rate, doubted, *patch = answer
         return LeasedChunk(
             lease=Lease(job_id, index.decode(), token),
             rows=int(rows),
@@ -158,7 +162,7 @@ class Leases:
             losses=int(losses),
             search=search.decode() or None,
             rows_per_second=float(rate) if rate else None,
-            given_up=int(given_up),
+            doubted=int(doubted),
             patch=Patch.read(*patch),
         )
 
@@ -187,19 +191,29 @@ class Leases:
         answer = self._scripts.call(
             "search",
             *(lease.job_id, lease.index, lease.token, step.state, field, step.part),
-            *(step.reason, int(step.seconds * 1000), int(step.given_up)),
+            *(step.reason, int(step.seconds * 1000), step.nonce),
         )
         return bool(answer == b"ok")
 
-    def finished_parts(self, lease: Lease, parts: Sequence[tuple[int, int]]) -> list[bytes | None]:
+    def finished_parts(self, lease: Lease) -> dict[tuple[int, int], bytes]:
         """The parts of a chunk, by their first row and the one after their last, as `keep_search` got them."""
-        fields = [f"{lease.index}:{start}-{stop}" for start, stop in parts]
+        prefix = f"{lease.index}:"
         with translated():
-            return cast(list[bytes | None], self._client.hmget(job_key(lease.job_id, "parts"), fields))
+            found = dict(self._client.hscan_iter(job_key(lease.job_id, "parts"), match=prefix + "*", count=1000))
+        parts = {}
+        for name, part in found.items():
+            start, _, stop = text(name).removeprefix(prefix).partition("-")
+            parts[int(start), int(stop)] = part
+        return parts
 
-    def note_singles(self, token: str, job_ids: Sequence[str], reason: str, seconds: float) -> None:
-        """Lists an attempt of leased single predictions."""
-        self._scripts.call("note_singles", token, reason, int(seconds * 1000), *job_ids)
+    def doubt(self, lease: Lease, state: str, enough: int, message: str) -> str:
+        """Puts a chunk behind all others, since it may be the model that is to blame: see jobs/lua/doubt.lua."""
+        answer = self._scripts.call("doubt", lease.job_id, lease.index, lease.token, state, enough, message)
+        return cast(bytes, answer).decode()
+
+    def note_singles(self, token: str, job_ids: Sequence[str], reason: str, seconds: float, nonce: str) -> None:
+        """Lists an attempt of leased single predictions; the same nonce twice changes nothing."""
+        self._scripts.call("note_singles", token, reason, int(seconds * 1000), nonce, *job_ids)
 
     def fail(self, job_ids: Sequence[str], code: str, message: str) -> None:
         """Ends jobs that cannot go on as a whole."""

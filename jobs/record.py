@@ -1,5 +1,6 @@
 """The job as we keep it: frozen, read from the store, never changed in place."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,8 +110,9 @@ class Attempt:
 
 
 def read_attempt(text: str | bytes) -> Attempt:
-    """The attempt that note_attempt in jobs/lua/common.lua wrote."""
-    return Attempt(**json.loads(text))
+    """The attempt that note_attempt in jobs/lua/common.lua wrote, whatever else it wrote there."""
+    found = json.loads(text)
+    return Attempt(**{field.name: found[field.name] for field in dataclasses.fields(Attempt)})
 
 
 def read_record(job_id: str, fields: Mapping[str, str]) -> Job:

@@ -31,6 +31,7 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:turn` | string: whose ticket was last, inbox or batch | a minute |
 | `qc:workers` | sorted set: live workers by last announcement | empty ten seconds after the last worker |
 | `qc:worker:<name>` | string: "idle" or "busy" | ten seconds |
+| `qc:stopped:<name>` | string: the worker said that it stops | ten minutes |
 | `qc:served:<model>` | string: some live worker has it | ten seconds |
 | `qc:unserved:<model>` | string: since when no live worker has it | minutes |
 | `qc:swept` | string: time of the last sweep | a week |
@@ -49,14 +50,16 @@ from jobs.codec.patch import Patch
 from jobs.errors import JobGone, KeyRefused, MoveRefused, SameRequest, StoreFull, UnknownJob, UploadRefused
 from jobs.record import Attempt, Job, ModelVersion, read_attempt, read_record
 from jobs.scripts import Limits, Scripts, translated
+from jobs.seldom import Seldom
 from jobs.status import Status
-from jobs.tickets import Ticket, inbox_ticket, job_ticket
+from jobs.tickets import Ticket, asked_tickets, inbox_ticket, job_ticket
 
 PREFIX = "qc:"
 GENERATION = PREFIX + "generation"
 GENERATION_LENGTH = 6
 ID_LENGTH = GENERATION_LENGTH + 26  # 26 characters of base 32 carry 130 bits, 128 of them random
 ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
+LOOK_SECONDS = 2.0  # between two looks after the same job
 MARK_MILLISECONDS = 5000  # how long an inbox's ticket may be on its way before another is asked for
 
 
@@ -150,6 +153,7 @@ class Store:
         self._client = client
         self._scripts = Scripts(client, limits)
         self._generation: str | None = None
+        self._looks = Seldom(LOOK_SECONDS)
 
     # Accepting
 
@@ -376,6 +380,15 @@ class Store:
         """What was accepted before this job and has not ended."""
         jobs, rows, seconds, _, _, tickets, workers = self._scripts.call("ahead", job.created_at)
         return Ahead(int(jobs), int(rows), float(seconds) if seconds else None, int(tickets), int(workers))
+
+    def look_after(self, job_id: str) -> list[Ticket] | None:
+        """Does a sweep's work for one unended job while no worker sweeps; None when it is too soon to look again.
+
+        Returns the tickets to put. Leases are not collected: nobody is there to take them.
+        """
+        if not self._looks.is_due(job_id):
+            return None
+        return asked_tickets(self._scripts.call("sweep", 0, 0, secrets.token_hex(4), MARK_MILLISECONDS, job_id))
 
     def hold(self, job_id: str, seconds: int) -> bool:
         """Keeps an ended job for so many seconds more at least; False when it is gone."""

@@ -5,7 +5,7 @@ webhooks or a pickled meta. So a ticket restores its data, origin, status, times
 only if it is on the allow-list that the worker handed in.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from jobs.scripts import TICKETS_KEY, translated
+from jobs.scripts import LIFE_SECONDS, TICKETS_KEY, translated
 
 QUEUE = TICKETS_KEY.rpartition(":")[2]
 WORK_ON_JOB = "work_on_job"
@@ -45,6 +45,15 @@ def job_ticket(ticket_id: str, front: bool = False) -> Ticket:
 def inbox_ticket(ticket_id: str, model_key: str, front: bool) -> Ticket:
     """The ticket of an inbox."""
     return Ticket(ticket_id, WORK_ON_INBOX, (model_key,), front)
+
+
+def asked_tickets(answer: Sequence[bytes]) -> list[Ticket]:
+    """The tickets that a sweep asks for: three items for each, 'job', id, ticket or 'inbox', model key, ticket."""
+    texts = [item.decode() for item in answer]
+    return [
+        job_ticket(ticket_id, front=True) if kind == "job" else inbox_ticket(ticket_id, name, front=True)
+        for kind, name, ticket_id in zip(texts[::3], texts[1::3], texts[2::3], strict=True)
+    ]
 
 
 class TicketJob(RQJob):
@@ -86,7 +95,7 @@ class TicketQueue:
         """Puts tickets. One that gets lost on the way costs a sweep's period, nothing more."""
         with translated(), self._queue.connection.pipeline() as pipeline:
             for ticket in tickets:
-                self._queue.enqueue_call(
+                put = self._queue.enqueue_call(
                     func=ticket.function,
                     args=ticket.arguments,
                     job_id=ticket.id,
@@ -97,6 +106,7 @@ class TicketQueue:
                     description="ticket",  # else RQ stores and logs the arguments
                     pipeline=pipeline,
                 )
+                pipeline.expire(put.key, LIFE_SECONDS)  # RQ keeps one whose id got lost for ever
             pipeline.execute()
 
 

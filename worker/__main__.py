@@ -57,7 +57,7 @@ def main() -> None:
     )
 
     def stop(*_: object) -> None:
-        duty.stopping = True
+        duty.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

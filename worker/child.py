@@ -173,7 +173,7 @@ class Child:
         return progressed
 
     def _await_something(self, running: _Running) -> None:
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:  # which takes no descriptor, as others do each time
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if running.channel.has_unsent else 0)
             selector.register(running.channel.end, wanted)
             if self._nursery.control:

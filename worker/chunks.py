@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from jobs.leases import ChunkResult, LeasedChunk, Leases
+from jobs.leases import ChunkResult, Lease, LeasedChunk, Leases
 from jobs.record import ModelVersion
 from worker.batch import Batch, chunk_frame, chunk_result, patched
 from worker.child import Child, ChildDied, Question
@@ -41,6 +41,7 @@ class Chunks:
         self._duty = duty
         self._pace = pace
         self._search = Search(leases, child, duty, pace, max_load_attempts)
+        self._disturbed: tuple[str, str] | None = None  # the chunk that single predictions have to wait for
 
     def ask_next(self, batch: Batch, ahead: bool = False) -> Asked | None:
         """Leases the next chunk and asks for it; None when there is none."""
@@ -49,11 +50,12 @@ class Chunks:
             return None
         self._duty.hold([chunk.lease])
         self._pace.hear(batch.model.key, chunk.rows_per_second)
-        chunk = chunk.to_predict(batch.layout)
-        question = None
-        if not self._search.is_due(chunk):
-            question = self._child.send(chunk_frame(chunk, batch), self._pace.limit(batch.model.key))
-        return Asked(chunk, question, monotonic())
+        try:
+            return self._ask(chunk.to_predict(batch.layout), batch)
+        except BaseException:  # no process can be started, say: others may have more luck
+            self._duty.release([chunk.lease])
+            self._hand_back(chunk.lease)
+            raise
 
     def finish(self, asked: Asked, batch: Batch, progress: Callable[[], None], is_over: Callable[[], bool]) -> bool:
         """Waits for a chunk's answer and hands it in; False when it was handed back instead, or is another's now.
@@ -65,16 +67,12 @@ class Chunks:
         try:
             outcome = self._answer(asked, batch, progress, is_over)
             if outcome is not None:
-                self._hand_in(asked.chunk, outcome, batch)
-                return True
-            self._duty.insist(lambda: self._leases.give_back([lease]))
+                return self._hand_in(asked.chunk, outcome, batch)
+            self._hand_back(lease)
         except Innocent as innocent:
-            self._duty.insist(lambda: self._leases.give_back([lease]))
-            if innocent.__cause__ is None:
-                log.warning("a predictor died before it began with anything")
-                self._duty.pause(STILLBORN_SECONDS)
+            self._excuse(lease, innocent)
         except Stopping:
-            self._leases.give_back([lease], "shutdown")
+            self._hand_back(lease, "shutdown")
             raise
         except LeaseLost:
             log.info("chunk %s of job %s was taken over", lease.index, lease.job_id)
@@ -87,16 +85,37 @@ class Chunks:
         if asked.question:
             self._child.stop(asked.question)
         self._duty.release([asked.chunk.lease])
-        self._leases.give_back([asked.chunk.lease])
+        self._hand_back(asked.chunk.lease)
+
+    def _ask(self, chunk: LeasedChunk, batch: Batch) -> Asked:
+        question = None
+        if not self._search.is_due(chunk):
+            question = self._child.send(chunk_frame(chunk, batch), self._pace.limit(batch.model.key))
+        return Asked(chunk, question, monotonic())
+
+    def _hand_back(self, lease: Lease, reason: str = "") -> None:
+        self._duty.insist(lambda: self._leases.give_back([lease], reason))
+
+    def _excuse(self, lease: Lease, innocent: Innocent) -> None:
+        """Hands back a chunk that was being predicted when something else killed the predictor."""
+        death = innocent.__cause__
+        if isinstance(death, ChildDied):  # a single prediction did: next time they have to wait for this chunk
+            self._disturbed = lease.chunk
+            self._hand_back(lease, death.reason)
+        else:
+            log.warning("a predictor died before it began with anything")
+            self._hand_back(lease)
+            self._duty.pause(STILLBORN_SECONDS)
 
     def _answer(
         self, asked: Asked, batch: Batch, progress: Callable[[], None], is_over: Callable[[], bool]
     ) -> ChunkResult | Frame | None:
         """The chunk's result, or the frame that refuses it; None when the slice or the job is over before."""
-        case = Case(asked.chunk, batch, self._search.suspects(asked.chunk), progress, is_over)
+        undisturbed = None if asked.chunk.lease.chunk == self._disturbed else progress
+        case = Case(asked.chunk, batch, self._search.suspects(asked.chunk), undisturbed, is_over)
         if asked.question is not None:
             try:
-                return self._child.wait(asked.question, self._duty.tick, progress)
+                return self._child.wait(asked.question, self._duty.tick, undisturbed)
             except ChildDied as death:
                 if death.doing and death.doing.number != asked.question.number:
                     raise Innocent from death
@@ -105,17 +124,20 @@ class Chunks:
                 return None
         return self._search.go_on(case)
 
-    def _hand_in(self, chunk: LeasedChunk, outcome: ChunkResult | Frame, batch: Batch) -> None:
+    def _hand_in(self, chunk: LeasedChunk, outcome: ChunkResult | Frame, batch: Batch) -> bool:
         if isinstance(outcome, Frame):
             if outcome.head["is"] == "refused":
                 self._refuse(chunk, outcome, batch.model)
-                return
+                return False
             outcome = chunk_result(outcome)
             self._pace.learn(batch.model.key, chunk.rows, outcome.seconds)
         result = patched(chunk, outcome, batch.layout)
         keep_input = batch.layout.format == "json" and bool(batch.layout.keep)
-        if self._duty.insist(lambda: self._leases.commit(chunk.lease, result, keep_input)):
-            log.debug("committed chunk %s of job %s", chunk.lease.index, chunk.lease.job_id)
+        taken = self._duty.insist(lambda: self._leases.commit(chunk.lease, result, keep_input))
+        if taken is False:
+            raise LeaseLost
+        log.debug("committed chunk %s of job %s", chunk.lease.index, chunk.lease.job_id)
+        return bool(taken)
 
     def _refuse(self, chunk: LeasedChunk, answer: Frame, model: ModelVersion) -> None:
         """The predictor cannot load the model: the job cannot go on, unless another worker has the version."""

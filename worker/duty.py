@@ -1,10 +1,12 @@
 """What a worker holds at a moment, and what it does while it waits: renew leases, make rounds, listen for the end."""
 
 import logging
+import random
 from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import TypeVar
 
+from jobs.connection import patience
 from jobs.errors import StoreAway, StoreFull
 from jobs.leases import Lease, Leases
 from worker.rounds import Rounds
@@ -12,6 +14,7 @@ from worker.rounds import Rounds
 log = logging.getLogger(__name__)
 
 LONGEST_RENEWAL_SECONDS = 1.0
+LAST_INSISTENCE_SECONDS = 3.0  # what a worker that has to stop insists on still: hosts give it ten seconds or more
 LONGEST_PAUSE_SECONDS = 2.0  # between two tries while the store is away
 
 T = TypeVar("T")
@@ -30,6 +33,7 @@ class Duty:
 
     def __init__(self, leases: Leases, rounds: Rounds, lease_seconds: float) -> None:
         self.stopping = False
+        self._insist_until = 0.0
         self.slot = -1
         self.ticket_id = ""
         self._leases = leases
@@ -37,6 +41,13 @@ class Duty:
         self._held: list[Lease] = []
         self._renewal_seconds = min(LONGEST_RENEWAL_SECONDS, lease_seconds / 4)
         self._renew_at = 0.0
+
+    def stop(self) -> None:
+        """The worker has to stop; from here on it does not wait long for a store that is away."""
+        if not self.stopping:
+            self.stopping = True
+            self._insist_until = monotonic() + LAST_INSISTENCE_SECONDS
+            patience.begin()
 
     def begin(self, ticket_id: str, slot: int = -1) -> None:
         """A ticket's slice begins; whatever was held before is not any more."""
@@ -63,17 +74,20 @@ class Duty:
             self._renew()
 
     def insist(self, call: Callable[[], T]) -> T | None:
-        """Repeats a call that is safe to repeat until the store takes it; None when the worker has to stop first."""
+        """Repeats a call that is safe to repeat until the store takes it.
+
+        None when the worker has to stop and the store is not back within LAST_INSISTENCE_SECONDS.
+        """
         pause = 0.05
         while True:
             try:
                 return call()
             except (StoreAway, StoreFull) as error:
                 log.warning("holding the result: %s", error)
-            if self.stopping:
+            if self.stopping and monotonic() > self._insist_until:
                 return None
-            sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter: not all workers at once
+            pause = min(pause * 2, 0.5 if self.stopping else LONGEST_PAUSE_SECONDS)
 
     def pause(self, seconds: float) -> None:
         """Waits, unless the worker has to stop."""

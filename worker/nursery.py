@@ -94,12 +94,14 @@ class Nursery:
 
     def listen(self, seconds: float = 0) -> None:
         """Takes in what the nursery has to say; waits for it so long when there is nothing yet."""
-        if self._running is None or not _is_readable(self._running.control, seconds):
+        if self._running is None or (seconds and not _is_readable(self._running.control, seconds)):
             return
         try:
-            piece = self._running.control.recv(_PIECE_BYTES)
+            piece = self._running.control.recv(_PIECE_BYTES, socket.MSG_DONTWAIT)
             if not piece:
                 raise ConnectionError("it closed its end")
+        except BlockingIOError:
+            return
         except OSError as error:
             self._bury(error)
             return
@@ -160,7 +162,7 @@ class Nursery:
 
 
 def _is_readable(control: socket.socket, seconds: float) -> bool:
-    with selectors.DefaultSelector() as selector:
+    with selectors.PollSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
         return bool(selector.select(seconds))
 

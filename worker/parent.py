@@ -3,7 +3,7 @@
 What it changes in RQ, and why: signals only set a flag, because RQ's handlers raise in the middle of whatever runs;
 no death penalty, because SIGALRM cannot interrupt C code and the parent keeps all time limits itself; a short
 blocking pop, so that sweeps and the end come in time; and `work()` runs in a loop of ours, because a store that is
-full or away makes it raise or return.
+full or away makes it raise or return. What RQ says of a store's error is one line in the log, not a traceback.
 """
 
 import logging
@@ -32,6 +32,21 @@ BLOCKING_POP_SECONDS = 2
 WORKER_TTL_SECONDS = BLOCKING_POP_SECONDS + 15  # RQ pops for 15 s less than this
 MAINTENANCE_SECONDS = 60  # RQ's own pass over tickets whose worker died; its default is ten minutes
 LONGEST_PAUSE_SECONDS = 2.0  # before RQ's worker is made anew
+
+
+class Brief(logging.Filter):
+    """Takes the tracebacks of a store's errors out of RQ's messages: a store that is away has many of them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets everything through; the error itself stands at the end of the line."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, RedisError):
+            record.msg, record.args = f"{record.getMessage()} ({error})", ()
+            record.exc_info = None
+        return True
+
+
+_BRIEF = Brief()  # one for all lives: a logger keeps the same filter once
 
 
 class NoDeathPenalty(BaseDeathPenalty):
@@ -74,6 +89,9 @@ class TicketWorker(SimpleWorker):
         )
         self._parts = parts
         self._holds_ticket = False
+        # How much longer RQ's pauses get while the store is away: not the same for all workers.
+        self.exponential_backoff_factor = random.uniform(1.2, 3)  # noqa: S311 - jitter
+        self.log.addFilter(_BRIEF)
 
     @property
     def connection_timeout(self) -> int:
@@ -95,10 +113,18 @@ class TicketWorker(SimpleWorker):
         Ours come first: in a full store RQ's own heartbeat fails.
         """
         if self._parts.duty.stopping and not self._holds_ticket:
+            self._parts.rounds.become("gone")
             raise StopRequested
         self._parts.rounds.turn()
         self._parts.child.start()
         super().heartbeat(*args, **kwargs)
+
+    def run_maintenance_tasks(self) -> None:
+        """RQ's own, once a minute. Before it, a worker that a store which came back empty forgot is listed again."""
+        if not self.connection.hexists(self.key, "birth"):
+            self.connection.delete(self.key)  # a heartbeat may have left a part of it
+            self.register_birth()  # type: ignore[no-untyped-call] # RQ leaves it so
+        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def reorder_queues(self, reference_queue: Any) -> None:  # noqa: ANN401 - RQ's signature
         """RQ calls this right after a pop: from here on there is a ticket that must not be dropped."""
@@ -113,14 +139,6 @@ class TicketWorker(SimpleWorker):
         finally:
             self._parts.rounds.become("idle")
             self._holds_ticket = False
-
-    def let_go(self) -> None:
-        """Closes the connections that a work() that ended badly leaves behind."""
-        try:
-            self.connection.close()
-            self.connection.connection_pool.disconnect()
-        except (RedisError, OSError) as error:
-            log.warning("could not close a connection: %s", error)
 
 
 def _job_class(slices: Slices) -> type[TicketJob]:
@@ -150,16 +168,23 @@ def keep_working(make_client: Callable[[], redis.Redis], name: str, parts: Parts
     lives = 0
     while not parts.duty.stopping:
         lives += 1
-        worker = None
+        client = make_client()
         try:
-            worker = TicketWorker(make_client(), f"{name}.{lives}", parts)
-            worker.work(logging_level="WARNING")
+            TicketWorker(client, f"{name}.{lives}", parts).work(logging_level="WARNING")
         except (RedisError, OSError) as error:
             log.warning("the store stopped the worker: %s", error)
         finally:
-            if worker:
-                worker.let_go()
+            _let_go(client)
         if not parts.duty.stopping:
             parts.rounds.turn()
             _tolerating(parts.slices.work_without_tickets)()
             parts.duty.pause(random.uniform(0.2, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter: not all at once
+
+
+def _let_go(client: redis.Redis) -> None:
+    """Closes the connections that a work() that ended badly leaves behind."""
+    try:
+        client.close()
+        client.connection_pool.disconnect()
+    except (RedisError, OSError) as error:
+        log.warning("could not close a connection: %s", error)

@@ -31,7 +31,7 @@ from time import perf_counter
 from typing import Any
 
 from jobs.codec import json_text
-from jobs.codec.chunk import compress, decompress, pack_failures
+from jobs.codec.chunk import BrokenChunk, compress, decompress, pack_failures
 from jobs.codec.layout import Layout
 from jobs.codec.records import input_records
 from models.predictor import CannotLoad, Predictor, load
@@ -88,7 +88,7 @@ class Serving:
             # A `stop` for a chunk that is done already has nothing to stop.
         except CannotLoad as error:
             self._say(Frame({"is": "refused", "number": number, "code": error.code, "message": str(error)}))
-        except RecordCountDiffers as error:
+        except (RecordCountDiffers, BrokenChunk) as error:
             self._say(Frame({"is": "refused", "number": number, "code": "record_count_differs", "message": str(error)}))
         except Stopped:
             self._say(Frame({"is": "stopped", "number": number}))
@@ -97,6 +97,7 @@ class Serving:
         layout = _read_layout(frame.head["layout"])
         predictor = self._load(number, frame.head["model"])
         began, self._spent_elsewhere = perf_counter(), 0.0
+        self._say_doing(number, "read", 0, _wanted(frame))
         chunk, rows = _asked_rows(frame, layout)
         sub_blocks = self._sub_blocks.setdefault(predictor.manifest.key, SubBlocks())
         scored = score(
@@ -155,6 +156,12 @@ class Serving:
     def _say(self, frame: Frame) -> None:
         for piece in pack(frame):
             self._channel.sendall(piece)
+
+
+def _wanted(frame: Frame) -> int:
+    """How many rows are asked for."""
+    start, stop = frame.head.get("span", (0, frame.head["rows"]))
+    return int(stop - start)
 
 
 def _asked_rows(frame: Frame, layout: Layout) -> tuple[bytes, int]:

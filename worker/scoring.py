@@ -12,7 +12,7 @@ from models.rows import RowError
 from worker.reading import Reading, read_chunk
 from worker.rendering import error_cells, join, outcome_cells, plain_records
 
-# What is told of a step before it is taken: "read", "predict" or "write", and of which rows up to which.
+# What is told of a step before it is taken: "predict" or "write", and of which rows up to which.
 Begin = Callable[[str, int, int], None]
 
 # The predictor looks at the outside between two sub-blocks, so a single prediction waits about this long.
@@ -52,11 +52,10 @@ def score(
     sub_blocks: SubBlocks,
     begin: Begin,
 ) -> Scored:
-    """Predicts every row of a chunk of `count` records; `begin` is told of each step before it is taken.
+    """Predicts every row of a chunk of `count` records; `begin` is told of each step that follows the reading.
 
     Raises RecordCountDiffers.
     """
-    begin("read", 0, count)
     reading = read_chunk(chunk, count, layout, predictor.manifest)
     predicted = _predict(reading, predictor, sub_blocks, begin)
     begin("write", 0, count)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from time import monotonic
 
 from jobs.codec.cells import split_line_end
@@ -14,27 +15,41 @@ from worker.child import Child, ChildDied
 from worker.duty import Duty, LeaseLost, Stopping
 from worker.frames import Frame
 from worker.pace import Pace
-from worker.suspects import ERRORS, Part, Suspects
+from worker.suspects import DOUBTED_CHUNKS, ERRORS, Part, Suspects
 
 log = logging.getLogger(__name__)
 
 LOSSES_BEFORE_SEARCH = 2  # workers are lost for other reasons too: only then may a row of the chunk be the reason
 SECOND_TRY_TIMES = 3  # a row that is tried again may take so many times as long: the machine may have been busy
+EVERY_ROW = (
+    "Every row that was tried alone killed the predicting process, or kept it busy for too long, and the others were "
+    "not tried: check that the model can predict where the workers run, then retry the job."
+)
+
+LOAD_FAILURE = (
+    "Loading the model killed the predicting process, took longer than two minutes or took more memory than a "
+    "predictor may have, again and again: check that it loads where the workers run."
+)
 
 
 class Innocent(Exception):
     """Raised when the predictor died, but not of the chunk that was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """What a search goes on with in one slice."""
 
     chunk: LeasedChunk
     batch: Batch
     suspects: Suspects
-    progress: Callable[[], None]  # called between two sub-blocks
+    progress: Callable[[], None] | None  # called between two sub-blocks
     is_over: Callable[[], bool]  # whether the slice is
+
+    @cached_property
+    def records(self) -> list[bytes]:
+        """The chunk's records."""
+        return input_records(self.batch.layout, decompress(self.chunk.blob))
 
 
 class Search:
@@ -59,20 +74,33 @@ class Search:
         return suspects
 
     def go_on(self, case: Case) -> ChunkResult | Frame | None:
-        """The chunk's result, or the frame that refuses it; None when the slice, or the job, is over before."""
-        suspects = case.suspects
-        while part := suspects.next_part(case.chunk.given_up):
-            if suspects.is_lost(part):
-                self._sentence(case, part)
-                continue
-            if case.is_over() or suspects.loads >= self._max_loads:
+        """The chunk's result, or the frame that refuses it; None when the slice, or the job, is over before.
+
+        One step is taken in any case, or a search would never end where each slice is over at once.
+        """
+        suspects, stepped = case.suspects, False
+        while True:
+            if suspects.loads >= self._max_loads:
+                self._fail_to_load(case)
                 return None
-            answer = self._try(case, part)
-            if answer is not None and answer.head["is"] == "refused":
-                return answer
-            if answer is not None:
-                self._finish(case, part, chunk_result(answer))
-        return self._collect(case)
+            if stepped and case.is_over():
+                return None
+            stepped = True
+            if suspects.is_doubtful(case.chunk.doubted) and not self._has_predictions(case):
+                return None
+            part = suspects.next_part()
+            if part is None:
+                result = self._collect(case)
+                if result is not None:
+                    return result
+            elif part.is_guilty:
+                self._sentence(case, part)
+            else:
+                answer = self._try(case, part)
+                if answer is not None and answer.head["is"] == "refused":
+                    return answer
+                if answer is not None:
+                    self._finish(case, part, chunk_result(answer))
 
     def blame(self, case: Case, part: Part, death: ChildDied, seconds: float) -> None:
         """Takes into account that the predictor died over a part."""
@@ -87,8 +115,6 @@ class Search:
             suspects.died(part, death.reason)
         log.info("searching chunk %s of job %s: %s", case.chunk.lease.index, case.batch.job_id, death.reason)
         self._keep(case, SearchStep(suspects.to_json(), reason=death.reason, seconds=seconds))
-        if suspects.loads >= self._max_loads:
-            self._fail_to_load(case, death)
 
     def _try(self, case: Case, part: Part) -> Frame | None:
         """Has a part predicted; None when the predictor died over it."""
@@ -111,37 +137,45 @@ class Search:
         case.suspects.finish(part, result.ok)
         if part.rows > 1:
             self._pace.learn(case.batch.model.key, part.rows, result.seconds)
-        state = case.suspects.to_json()
-        self._keep(case, SearchStep(state, part.start, part.stop, pack_part(result)))
+        self._keep(case, SearchStep(case.suspects.to_json(), part.start, part.stop, pack_part(result)))
 
     def _sentence(self, case: Case, part: Part) -> None:
-        """Gives the rows of a part the error that they are to blame for, or that all the rest is given."""
-        layout, suspects = case.batch.layout, case.suspects
-        code, message = ERRORS[part.reason or suspects.given_up]
-        if not part.is_guilty:
-            message = "not tried alone: every row that was tried alone had this error"
-        records = input_records(layout, decompress(case.chunk.blob))[part.start : part.stop]
-        written = refused_records(layout, records, code, message)
-        bodies = [split_line_end(record)[0].decode() for record in records]
-        failures = [Failure(row, code, None, message, body) for row, body in enumerate(bodies)]
-        surplus = any(has_surplus(layout, record) for record in records)
-        result = ChunkResult(0, part.rows, len(written), surplus, compress(written), pack_failures(failures))
-        given_up = not part.is_guilty and not any(other.done and not other.is_guilty for other in suspects.parts)
-        suspects.finish(part, 0)
-        step = SearchStep(suspects.to_json(), part.start, part.stop, pack_part(result), given_up=given_up)
-        self._keep(case, step)
+        """Gives a row the error that it is to blame for."""
+        layout = case.batch.layout
+        code, message = ERRORS[part.reason]
+        record = case.records[part.start]
+        written = refused_records(layout, [record], code, message)
+        failure = Failure(0, code, None, message, split_line_end(record)[0].decode())
+        result = ChunkResult(
+            0, 1, len(written), has_surplus(layout, record), compress(written), pack_failures([failure])
+        )
+        case.suspects.finish(part, 0)
+        self._keep(case, SearchStep(case.suspects.to_json(), part.start, part.stop, pack_part(result)))
 
-    def _collect(self, case: Case) -> ChunkResult:
-        """The whole chunk's result, from those of its parts."""
-        parts = case.suspects.parts
-        places = [(part.start, part.stop) for part in parts]
-        packed = self._duty.insist(lambda: self._leases.finished_parts(case.chunk.lease, places))
+    def _has_predictions(self, case: Case) -> bool:
+        """Whether some row of the job has a prediction; if none has, the chunk is another's turn now."""
+        suspects, lease = case.suspects, case.chunk.lease
+        suspects.doubted = True
+        state = suspects.to_json()
+        answer = self._duty.insist(lambda: self._leases.doubt(lease, state, DOUBTED_CHUNKS, EVERY_ROW))
+        if answer is None:
+            raise Stopping
+        if answer == "refused":
+            raise LeaseLost
+        log.warning("every row of chunk %s of job %s that was tried failed: %s", lease.index, lease.job_id, answer)
+        return answer == "searched"
+
+    def _collect(self, case: Case) -> ChunkResult | None:
+        """The whole chunk's result, from those of its parts; None when some of them are not there."""
+        packed = self._duty.insist(lambda: self._leases.finished_parts(case.chunk.lease))
         if packed is None:
             raise Stopping
-        found = [(part.start, unpack_part(each)) for part, each in zip(parts, packed, strict=True) if each]
-        if len(found) < len(parts):  # the job has ended or is gone, and its parts with it
-            raise LeaseLost
-        return joined(found)
+        case.suspects.reopen(packed, case.chunk.rows)
+        if case.suspects.parts:
+            self._keep(case, SearchStep(case.suspects.to_json()))  # raises LeaseLost if it is for that
+            log.error("parts of chunk %s of job %s are missing", case.chunk.lease.index, case.batch.job_id)
+            return None
+        return joined([(start, unpack_part(packed[start, stop])) for start, stop in sorted(packed)])
 
     def _keep(self, case: Case, step: SearchStep) -> None:
         held = self._duty.insist(lambda: self._leases.keep_search(case.chunk.lease, step))
@@ -150,16 +184,5 @@ class Search:
         if not held:
             raise LeaseLost
 
-    def _fail_to_load(self, case: Case, death: ChildDied) -> None:
-        message = load_failure(death)
-        self._duty.insist(lambda: self._leases.fail([case.batch.job_id], "model_load_failed", message))
-
-
-def load_failure(death: ChildDied) -> str:
-    """Why a model that kills the predictor while it is loaded cannot be loaded."""
-    how = {
-        "crashed": "killed the predicting process",
-        "timeout": "took longer than two minutes",
-        "out_of_memory": "took more memory than a predictor may have",
-    }
-    return f"Loading the model {how[death.reason]} again and again: check that it loads where the workers run."
+    def _fail_to_load(self, case: Case) -> None:
+        self._duty.insist(lambda: self._leases.fail([case.batch.job_id], "model_load_failed", LOAD_FAILURE))

@@ -7,12 +7,13 @@ from itertools import islice
 from time import monotonic
 
 from jobs.leases import LeasedSingles, Leases, SingleResult
+from jobs.store import new_token
 from worker.batch import named
 from worker.child import Child, ChildDied
 from worker.duty import Duty, LeaseLost, Stopping
 from worker.frames import Frame
 from worker.pace import Pace
-from worker.search import SECOND_TRY_TIMES, Innocent, load_failure
+from worker.search import LOAD_FAILURE, SECOND_TRY_TIMES, Innocent
 from worker.served import Served
 from worker.suspects import ERRORS, LOST, LOST_TRIES
 
@@ -51,7 +52,7 @@ class Singles:
             else:
                 self._predict(singles, singles.inputs)
         except Stopping:
-            self._leases.give_back(singles.leases, "shutdown")
+            self._duty.insist(lambda: self._leases.give_back(singles.leases, "shutdown"))
             raise
         except LeaseLost:
             log.info("single predictions of %s were taken over", singles.model_key)
@@ -72,23 +73,23 @@ class Singles:
             self._predict(singles, dict(islice(items, len(inputs) // 2)))
             self._predict(singles, dict(items))
             return
-        death = self._ask(singles, inputs, SECOND_TRY_TIMES)
+        death = self._ask_until_loaded(singles, inputs, SECOND_TRY_TIMES)
         if death is not None:
             self._refuse_all(singles, inputs, *ERRORS[death.reason])
 
-    def _ask_until_loaded(self, singles: LeasedSingles, inputs: dict[str, str]) -> ChildDied | None:
+    def _ask_until_loaded(self, singles: LeasedSingles, inputs: dict[str, str], times: float = 1.0) -> ChildDied | None:
         """Asks; the death of the predictor that came of it. When it dies while it loads the model, asks again."""
         loads = 0
         while True:
-            death = self._ask(singles, inputs)
+            death = self._ask(singles, inputs, times)
             if death is None or death.doing is None or death.doing.stage != "load":
                 return death
             loads += 1
             if loads == self._max_load_attempts:
-                self._fail(list(inputs), "model_load_failed", load_failure(death))
+                self._fail(list(inputs), "model_load_failed", LOAD_FAILURE)
                 return None
 
-    def _ask(self, singles: LeasedSingles, inputs: dict[str, str], times: float = 1.0) -> ChildDied | None:
+    def _ask(self, singles: LeasedSingles, inputs: dict[str, str], times: float) -> ChildDied | None:
         """Asks and hands in the answer; returns the death that came of it instead, if one did.
 
         Raises Innocent when the predictor dies again and again of something else.
@@ -104,8 +105,7 @@ class Singles:
                 if death.doing is None or death.doing.number != question.number:
                     self._duty.tick()
                     continue
-                if len(inputs) == 1:
-                    self._note(singles, inputs, death, monotonic() - began)
+                self._note(singles, inputs, death, monotonic() - began)
                 return death
             self._hand_in(singles, inputs, answer)
             return None
@@ -120,7 +120,8 @@ class Singles:
         self._duty.insist(lambda: self._leases.commit_singles(singles.token, results))
 
     def _note(self, singles: LeasedSingles, inputs: dict[str, str], death: ChildDied, seconds: float) -> None:
-        self._duty.insist(lambda: self._leases.note_singles(singles.token, list(inputs), death.reason, seconds))
+        facts = (list(inputs), death.reason, seconds, new_token())
+        self._duty.insist(lambda: self._leases.note_singles(singles.token, *facts))
 
     def _refuse_all(self, singles: LeasedSingles, inputs: dict[str, str], code: str, message: str) -> None:
         outcome = SingleResult(None, code, message)

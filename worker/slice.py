@@ -1,7 +1,9 @@
 """One slice of time on one job or one inbox: lease, predict, commit, next; then the ticket goes to the back."""
 
 import logging
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import monotonic, sleep
 
@@ -87,7 +89,8 @@ class Slices:
             if not self._duty.stopping:
                 self.work_on_job(job_id, -1, "none")
         self._duty.begin("none")
-        self._look_at_inboxes()
+        with suppress(Stopping):
+            self._look_at_inboxes()
 
     def _work_on_inbox(self, model_key: str, ticket_id: str) -> bool:
         """False when nothing waits any more, True when the slice is over before."""
@@ -115,20 +118,22 @@ class Slices:
         """Works on chunk after chunk. The next one is leased and asked for before the present one is done, so that
         the predictor never waits for the store."""
         began = monotonic()
-        present = self._chunks.ask_next(batch)
-        while present:
-            is_over = partial(self._is_over, batch, present, began)
-            following = self._ask_ahead(batch, present, is_over)
-            try:
+        asked: deque[Asked | None] = deque([self._chunks.ask_next(batch)])  # the present chunk, and the next one
+        try:
+            while present := asked[0]:
+                is_over = partial(self._is_over, batch, present, began)
+                asked.append(self._ask_ahead(batch, present, is_over))
+                asked.popleft()  # from here on it is handed back where it is worked on
                 handed_in = self._chunks.finish(present, batch, self._look_at_inboxes, is_over)
-            except BaseException:
-                self._give_back(following)
-                raise
-            if not handed_in:
-                self._give_back(following)
-                following = None
-            present = following or (None if is_over() else self._chunks.ask_next(batch))
-            self._look_at_inboxes()
+                if not handed_in:
+                    self._give_back(asked.pop())
+                    asked.append(None)
+                if asked[0] is None and not is_over():
+                    asked = deque([self._chunks.ask_next(batch)])
+                self._look_at_inboxes()
+        finally:
+            while asked:
+                self._give_back(asked.pop())
 
     def _is_over(self, batch: Batch, present: Asked, began: float) -> bool:
         """Whether the slice ends with the present chunk: sooner when another ticket waits for a worker."""

@@ -6,7 +6,8 @@ chunk's index, so that the search goes on where it was when its worker is lost.
 """
 
 import json
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
 
@@ -24,21 +25,25 @@ ERRORS = {
     LOST: ("worker_crashed", "several workers were lost while they predicted this row alone"),
 }
 # A model that dies of every row would be searched row by row for hours. When so many rows of a chunk were to blame and
-# none has a prediction, rows all over the chunk are tried; when those are to blame as well, so are all.
-FIRST_DOUBT = 5
-LAST_DOUBT = 13
-DOUBT_OF_LATER_CHUNKS = 2  # when a chunk of the same job was given up and still no row has a prediction
+# none has a prediction, rows all over the chunk are tried first.
+FIRST_DOUBT = 3
+# When so many were, the chunk is put behind all others; the second number is for the second such chunk of a job of
+# which no row has a prediction, and so on. (Of a chunk with one good row in ten, 30 rows are all bad once in 25 times.)
+DOUBT = (30, 10, 3, 1)
+DOUBTED_CHUNKS = 20  # so many such chunks, or all that there are, speak against the model
 
 
 @dataclass(slots=True)
 class Part:
-    """Some rows of a chunk. `deaths` counts only those of a row that stands alone, `reason` is of the last."""
+    """Some rows of a chunk that have no outcome yet.
+
+    `deaths` counts those of a row that stands alone; `reason` is of the last.
+    """
 
     start: int
     stop: int
     deaths: int = 0
     reason: str = ""
-    done: bool = False
 
     @property
     def rows(self) -> int:
@@ -53,13 +58,13 @@ class Part:
 
 @dataclass(slots=True)
 class Suspects:
-    """What is known of the rows of a chunk. The parts lie in input order and make up the whole chunk."""
+    """What is known of the rows of a chunk. `parts` are those without an outcome, in input order."""
 
     parts: list[Part]
-    guilty: int = 0
+    guilty: int = 0  # rows that were to blame
     predicted: bool = False  # some row has a prediction
-    given_up: str = ""  # the reason for which all that is left gets an error
-    loads: int = 0  # deaths while the model was loaded
+    doubted: bool = False  # it was put behind all others once, for the model's sake
+    loads: int = 0  # deaths in a row while the model was loaded
     losses: int = 0  # workers lost over the chunk that were taken into account
     trying: list[int] | None = None  # the part that is tried, where workers are lost over it
 
@@ -76,35 +81,28 @@ class Suspects:
         return cls(**values)
 
     def to_json(self) -> str:
-        """All of it as JSON; jobs/lua/common.lua reads `parts`, whose first two items are the rows."""
-        names = ("guilty", "predicted", "given_up", "loads", "losses", "trying")
-        parts = [astuple(part) for part in self.parts]
+        """All of it as JSON."""
+        names = ("guilty", "predicted", "doubted", "loads", "losses", "trying")
+        parts = [(part.start, part.stop, part.deaths, part.reason) for part in self.parts]
         return json.dumps({"parts": parts, **{name: getattr(self, name) for name in names}}, separators=(",", ":"))
 
-    def next_part(self, earlier_given_up: int = 0) -> Part | None:
-        """The part to try next, or to give its error; None when all are done.
-
-        `earlier_given_up`: so many chunks of the job were given up, and no row of it has a prediction.
-        """
-        left = [part for part in self.parts if not part.done]
-        if not left:
-            return None
-        begun = next((part for part in left if part.deaths), None)
-        if begun:
+    def next_part(self) -> Part | None:
+        """The part to try next, or to give its error; None when every row has its outcome."""
+        begun = next((part for part in self.parts if part.deaths), None)
+        if begun or not self.parts:
             return begun
-        if not self.predicted:
-            if self.guilty >= (DOUBT_OF_LATER_CHUNKS if earlier_given_up else LAST_DOUBT):
-                self.given_up = self.given_up or self._last_reason()
-            elif self.guilty >= FIRST_DOUBT:
-                return self._single_out(max(left, key=lambda part: part.rows))
-        return left[0]
+        if self.guilty >= FIRST_DOUBT and not self.predicted:
+            return self._single_out(max(self.parts, key=lambda part: part.rows))
+        return self.parts[0]
 
-    def is_lost(self, part: Part) -> bool:
-        """Whether the part gets its error without being tried again."""
-        return bool(self.given_up) or part.is_guilty
+    def is_doubtful(self, doubted_chunks: int) -> bool:
+        """Whether it may be the model that is to blame; of so many other chunks of the job that was said already."""
+        enough = DOUBT[min(doubted_chunks, len(DOUBT) - 1)]
+        return self.guilty >= enough and not self.predicted and not self.doubted
 
     def died(self, part: Part, reason: str, suspect: tuple[int, int] | None = None) -> None:
         """The predictor died over a part, at the rows from `suspect[0]` up to `suspect[1]` if it is known at which."""
+        self.loads = 0
         start, stop = suspect if suspect and suspect[0] < suspect[1] else (part.start, part.stop)
         start, stop = max(start, part.start), min(stop, part.stop)
         if stop - start == 1:
@@ -116,14 +114,25 @@ class Suspects:
 
     def finish(self, part: Part, ok: int) -> None:
         """The rows of a part have their outcomes, `ok` of them a prediction."""
-        part.done = True
+        self.loads = 0
         self.predicted = self.predicted or ok > 0
-        self.guilty += part.is_guilty
+        self._replace(part, [])
+        if part.is_guilty:
+            self.guilty += 1
+            self._join()  # the one row explains all; of the others nothing is known any more
+
+    def reopen(self, done: Iterable[tuple[int, int]], rows: int) -> None:
+        """Rows of the chunk that are in none of the parts which are said to be done have no outcome after all."""
+        end = 0
+        for start, stop in [*sorted(done), (rows, rows)]:
+            if start > end:
+                self.parts.append(Part(end, start))
+            end = stop
 
     def account_for_losses(self, losses: int) -> None:
         """So many workers were lost over the chunk: what the last of them was trying is suspect."""
         if losses > self.losses and self.trying:
-            tried = [part for part in self.parts if [part.start, part.stop] == self.trying and not part.done]
+            tried = [part for part in self.parts if [part.start, part.stop] == self.trying]
             if tried:
                 self.died(tried[0], LOST)
         self.losses, self.trying = losses, None
@@ -141,5 +150,13 @@ class Suspects:
         place = self.parts.index(part)
         self.parts[place : place + 1] = [piece for piece in pieces if piece.rows]
 
-    def _last_reason(self) -> str:
-        return [part.reason for part in self.parts if part.is_guilty][-1]
+    def _join(self) -> None:
+        """Joins parts that lie side by side and of which nothing is known."""
+        joined: list[Part] = []
+        for part in self.parts:
+            before = joined[-1] if joined else None
+            if before and before.stop == part.start and not before.deaths and not part.deaths:
+                before.stop = part.stop
+            else:
+                joined.append(part)
+        self.parts = joined

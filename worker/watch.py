@@ -75,7 +75,10 @@ class Watch:
         """It has said what it does now."""
         self.doing = doing
         self._since = monotonic()
-        self._resident_at_step = self._measure()
+        # The lesser of two looks: when this is heard late, the step may have taken its memory already.
+        before = self._resident
+        self._measure_now_and_then()
+        self._resident_at_step = min(before or self._resident, self._resident)
 
     def answered(self, number: int) -> None:
         """It has answered a question."""
@@ -91,7 +94,8 @@ class Watch:
         if now - self._looked_at > BLIND_SECONDS:
             self._since = now
         self._looked_at = now
-        if now - self._measured_at >= LOOK_SECONDS and self._measure() > self._memory_bytes:
+        self._measure_now_and_then()
+        if self._resident > self._memory_bytes:
             return "out_of_memory"
         if self.is_idle or now - self._since <= self._allowed():
             return None
@@ -101,6 +105,10 @@ class Watch:
     def _allowed(self) -> float:
         limit = self._limits.get(self.doing.number) if self.doing else None
         return limit(self.doing) if limit and self.doing else START_SECONDS
+
+    def _measure_now_and_then(self) -> None:
+        if monotonic() - self._measured_at >= LOOK_SECONDS:
+            self._measure()
 
     def _measure(self) -> int:
         self._measured_at = monotonic()

@@ -5,6 +5,8 @@ local worker, state = unpack(ARGV)
 if state == 'gone' then
   redis.call('ZREM', key('workers'), worker)
   redis.call('DEL', key('worker:' .. worker))
+  -- What it could not hand back, because the store was away just then, is no attempt.
+  redis.call('SET', key('stopped:' .. worker), '1', 'EX', 600)
   return 'ok'
 end
 redis.call('ZADD', key('workers'), int(now()), worker)

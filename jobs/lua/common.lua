@@ -13,6 +13,7 @@ local UPLOAD_SILENCE_MS = math.min(10000, LIMITS.upload_deadline * 1000) -- api/
 local KEY_TTL = math.max(LIMITS.tombstone_ttl, 24 * 3600) -- of an idempotency key, and of the tombstone of its job
 local SLOT_SILENCE_MS = 2000 -- a slot without a lease for so long is free if its ticket waits nowhere
 local LOST_WORKER_MS = 4000 -- twice the time between two announcements of a worker
+local LOOKED_AT = 20 -- of the last attempts, when one is written down that may be there already
 local MOST_ATTEMPTS = 100 -- that are kept of a job: a model that always crashes would fill the store
 local SINGLE = 's' -- stands in for the chunk's index where a single prediction is leased
 
@@ -377,10 +378,16 @@ local function keep_pace(id, rows, at)
 end
 
 -- Writes down one try that did not end well; the list keeps the last ones. A field of the record counts all.
-local function note_attempt(id, index, worker, started_at, ended_at, reason)
+-- `nonce` names the try: a call that is repeated because its answer was lost writes nothing.
+local function note_attempt(id, index, worker, started_at, ended_at, reason, nonce)
+  for _, attempt in ipairs(redis.call('LRANGE', job_key(id, 'attempts'), -LOOKED_AT, -1)) do
+    if string.find(attempt, nonce, 1, true) then
+      return
+    end
+  end
   redis.call('RPUSH', job_key(id, 'attempts'), cjson.encode({
     chunk = index == SINGLE and cjson.null or tonumber(index), worker = worker, started_at = tonumber(started_at),
-    ended_at = ended_at, reason = reason, counted = reason ~= 'shutdown',
+    ended_at = ended_at, reason = reason, counted = reason ~= 'shutdown', nonce = nonce,
   }))
   redis.call('LTRIM', job_key(id, 'attempts'), -MOST_ATTEMPTS, -1)
   redis.call('EXPIRE', job_key(id, 'attempts'), LIMITS.life)
@@ -393,11 +400,14 @@ end
 local function take_lease(id, index, token, worker, at, lease_ms)
   local before = last_lease(id, index)
   if before then
-    local _, other, started_at = string.match(before, '^(%S+) (%S+) (%d+)$')
-    local heard_at = tonumber(redis.call('ZSCORE', key('workers'), other) or 0)
-    if other ~= worker and at - heard_at > LOST_WORKER_MS then
-      note_attempt(id, index, other, started_at, at, 'worker_lost')
-      redis.call('HINCRBY', job_key(id), 'losses:' .. index, 1)
+    local lost, other, started_at = string.match(before, '^(%S+) (%S+) (%d+)$')
+    local heard_at = tonumber(other and redis.call('ZSCORE', key('workers'), other) or 0)
+    if other and other ~= worker and at - heard_at > LOST_WORKER_MS then
+      local stopped = redis.call('EXISTS', key('stopped:' .. other)) == 1
+      note_attempt(id, index, other, started_at, at, stopped and 'shutdown' or 'worker_lost', lost)
+      if not stopped then
+        redis.call('HINCRBY', job_key(id), 'losses:' .. index, 1)
+      end
     end
   end
   local lease = token .. ' ' .. worker .. ' ' .. int(at)
@@ -413,14 +423,15 @@ end
 
 -- Drops what the search for a poison row has kept of a chunk.
 local function forget_search(id, index)
-  local state = redis.call('HGET', job_key(id, 'parts'), index)
-  if not state then
+  if redis.call('HDEL', job_key(id, 'parts'), index) == 0 then
     return
   end
-  for _, part in ipairs(cjson.decode(state).parts) do
-    redis.call('HDEL', job_key(id, 'parts'), index .. ':' .. int(part[1]) .. '-' .. int(part[2]))
+  local prefix = index .. ':'
+  for _, field in ipairs(redis.call('HKEYS', job_key(id, 'parts'))) do
+    if string.sub(field, 1, #prefix) == prefix then
+      redis.call('HDEL', job_key(id, 'parts'), field)
+    end
   end
-  redis.call('HDEL', job_key(id, 'parts'), index)
 end
 
 -- What the results of a retried chunk are merged into (jobs/codec/patch.py): '<kind> <rows that have their prediction all

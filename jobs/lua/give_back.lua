@@ -10,7 +10,7 @@ for i = #ARGV - 2, 2, -3 do -- from the last, so that they lie in their order ag
   if holds(id, index, token) then
     if reason ~= '' then
       local _, worker, started_at = string.match(last_lease(id, index), '^(%S+) (%S+) (%d+)$')
-      note_attempt(id, index, worker, started_at, at, reason)
+      note_attempt(id, index, worker, started_at, at, reason, token)
     end
     put_back(id, index)
     if index == SINGLE then

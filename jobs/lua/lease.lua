@@ -2,8 +2,8 @@
 -- Leases the next waiting chunk of a batch to a worker.
 -- ARGV: id, token, worker, milliseconds of the lease, slot, ticket, ahead ('1': only if other workers find chunks all the same)
 -- Returns {'chunk', index, rows, blob, tickets that wait for a worker, workers lost over it, state of its search ('':
--- there is none), rows per second of the model ('': nobody knows), chunks that were given up in a job without any
--- prediction, mark of a patch ('': none), result and failures that are patched}; {'none'} when no chunk waits; {'gone'}
+-- there is none), rows per second of the model ('': nobody knows), chunks that were doubted in a job without any
+-- prediction (doubt.lua), mark of a patch ('': none), result and failures that are patched}; {'none'} when no chunk waits; {'gone'}
 -- when the job has ended or is gone.
 local id, token, worker, lease_ms, slot, ticket, ahead = unpack(ARGV)
 local status = get(id, 'status')
@@ -27,10 +27,10 @@ end
 touch_slot(id, slot, ticket, at)
 expire(id, LIMITS.life)
 redis.call('SET', key('turn'), 'batch', 'EX', 60)
-local given_up = count(id, 'rows_ok') == 0 and count(id, 'given_up') or 0
+local doubted = count(id, 'rows_ok') == 0 and count(id, 'doubted') or 0
 return {
   'chunk', index, redis.call('HGET', job_key(id, 'rows'), index), redis.call('HGET', job_key(id, 'inputs'), index) or '',
   redis.call('LLEN', TICKETS), losses, redis.call('HGET', job_key(id, 'parts'), index) or '',
-  redis.call('GET', key('rate:' .. get(id, 'model_key'))) or '', given_up,
+  redis.call('GET', key('rate:' .. get(id, 'model_key'))) or '', doubted,
   patch(id, index),
 }

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Keeps how far the search for a poison row of a leased chunk has come, and notes the attempt that it was about.
 -- ARGV: id, index, token, state (JSON; '': as it was), field of a finished part ('': none), that part, reason of the
---       attempt ('': none), milliseconds that it took, given up ('1' | '0': the rest of the chunk got its error untried)
+--       attempt ('': none), milliseconds that it took, nonce of the attempt
 -- Returns 'ok', or 'refused' when the token does not hold the lease any more.
-local id, index, token, state, field, part, reason, milliseconds, given_up = unpack(ARGV)
+local id, index, token, state, field, part, reason, milliseconds, nonce = unpack(ARGV)
 if not holds(id, index, token) then
   return 'refused'
 end
@@ -16,9 +16,6 @@ end
 redis.call('EXPIRE', job_key(id, 'parts'), LIMITS.life)
 if reason ~= '' then
   local at, _, worker = now(), string.match(last_lease(id, index), '^(%S+) (%S+) (%d+)$')
-  note_attempt(id, index, worker, at - milliseconds, at, reason)
-end
-if given_up == '1' then
-  redis.call('HINCRBY', job_key(id), 'given_up', 1)
+  note_attempt(id, index, worker, at - milliseconds, at, reason, nonce)
 end
 return 'ok'

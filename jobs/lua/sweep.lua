@@ -1,8 +1,11 @@
 #!lua flags=allow-oom
 -- The repair pass. It never needs to know who failed: it looks only at deadlines and at what waits.
--- ARGV: milliseconds of a lease, milliseconds between two sweeps, nonce for tickets, milliseconds of an inbox's mark
+-- ARGV: milliseconds of a lease, milliseconds between two sweeps, nonce for tickets, milliseconds of an inbox's mark;
+-- and, to look after a single job that somebody asks for while nobody sweeps, its id
 -- Returns a flat list, three for each ticket to put at the front: 'job', id, ticket or 'inbox', model key, ticket.
-local lease_ms, pause_ms, nonce, mark_ms = unpack(ARGV)
+local lease_ms, pause_ms, nonce, mark_ms, only = unpack(ARGV)
+local IDLE_MS = 2000 -- how long an idle worker waits for a ticket between two sweeps
+local UNSWEPT_MS = 5000 -- nobody sweeps: every live worker would, every two seconds or so
 local at = now()
 local tickets = {}
 
@@ -67,6 +70,9 @@ end
 -- The ids of the tickets that wait for a worker; read once, for there may be thousands.
 local waiting
 local function waits(ticket)
+  if only then
+    return redis.call('LPOS', TICKETS, ticket)
+  end
   if not waiting then
     waiting = {}
     for _, other in ipairs(redis.call('LRANGE', TICKETS, 0, -1)) do
@@ -107,6 +113,12 @@ local function look_after(id)
   end
 end
 
+local function ask_for_inbox(model_key)
+  if redis.call('SET', inbox_key(model_key) .. ':mark', 'inbox-' .. nonce, 'NX', 'PX', mark_ms) then
+    ask('inbox', model_key, 'inbox-' .. nonce)
+  end
+end
+
 local function look_after_inbox(model_key)
   local inbox = inbox_key(model_key)
   if redis.call('LLEN', inbox) == 0 then
@@ -116,8 +128,36 @@ local function look_after_inbox(model_key)
       fail(id, 'model_unavailable')
       redis.call('LREM', inbox, 0, id)
     end
-  elseif redis.call('SET', inbox .. ':mark', 'inbox-' .. nonce, 'NX', 'PX', mark_ms) then
-    ask('inbox', model_key, 'inbox-' .. nonce)
+  else
+    ask_for_inbox(model_key)
+  end
+end
+
+local function look_after_single(id)
+  local model_key = get(id, 'model_key')
+  if at - tonumber(get(id, 'created_at')) > LIMITS.job_max_age * 1000 then
+    fail(id, 'deadline_exceeded')
+  elseif unavailable(model_key) then
+    fail(id, 'model_unavailable')
+  elseif redis.call('LLEN', inbox_key(model_key)) > 0 then
+    ask_for_inbox(model_key)
+  end
+end
+
+-- Without workers there is nobody who could take a lease, so none is collected. An upload has a second deadline's time:
+-- the first may have passed while the store was away.
+local function look_after_only(id)
+  local status = get(id, 'status')
+  if not status or not next(MOVES[status]) then
+    return
+  end
+  local deadline = redis.call('ZSCORE', key('receiving'), id)
+  if deadline and tonumber(deadline) + LIMITS.upload_deadline * 1000 < at then
+    erase(id, 'upload_failed', at)
+  elseif get(id, 'kind') == 'single' then
+    look_after_single(id)
+  else
+    look_after(id)
   end
 end
 
@@ -133,14 +173,19 @@ local function drop_old_singles()
 end
 
 local last = tonumber(redis.call('GET', key('swept')) or 0)
+if only then
+  if at - last > UNSWEPT_MS then
+    look_after_only(only)
+  end
+  return tickets
+end
 if at - last < tonumber(pause_ms) then
   return tickets
 end
 redis.call('SET', key('swept'), int(at), 'EX', LIMITS.life)
 redis.call('ZREMRANGEBYSCORE', key('workers'), '-inf', int(at - WORKER_SILENCE_MS))
-if at - last > math.max(lease_ms / 2, 3 * pause_ms) then
-  extend_all()
-  return tickets
+if at - last > math.max(lease_ms / 2, 3 * pause_ms, 2 * IDLE_MS) then
+  extend_all() -- so that nothing is overdue below
 end
 collect_leases()
 take_back_uploads()

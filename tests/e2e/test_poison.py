@@ -90,7 +90,9 @@ def test_batch_of_which_every_row_is_poison_ends_soon(poisoned):
     assert client.finished(other, 20)["status"] == "succeeded"
     job = client.finished(path, 60)
     assert (job["status"], job["error"]["code"]) == ("failed", "all_rows_failed")
-    assert {row["error"]["code"] for row in client.rows(path)} == {"worker_crashed"}
+    # The model is to blame: nobody has tried each of these rows alone, so none of them is.
+    assert {row["error"]["code"] for row in client.rows(path)} == {"not_processed"}
+    assert client.ask("POST", f"{path}/retry").status == 202
 
 
 @pytest.mark.parametrize("harm", [-2, -4, -5])
@@ -103,7 +105,8 @@ def test_poison_single_gets_its_error_and_its_neighbours_their_predictions(poiso
         if value < 0:
             assert (job["status"], job["error"]["code"]) == ("failed", CODES[value])
             reasons = [attempt["reason"] for attempt in job["attempts"]]
-            assert reasons == ([REASONS[value]] * 2 if value in REASONS else [])
+            assert set(reasons) == ({REASONS[value]} if value in REASONS else set())
+            assert len(reasons) >= (2 if value in REASONS else 0)
         else:
             assert (job["status"], job["result"]) == ("succeeded", {"prediction": value})
 

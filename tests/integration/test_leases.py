@@ -198,48 +198,115 @@ def test_search_is_kept_under_the_lease_and_forgotten_with_the_commit(bench):
     bench.leases.keep_search(chunk.lease, SearchStep(suspects.to_json(), reason="crashed", seconds=0.5))
     suspects.finish(suspects.parts[0], 1)
     assert bench.leases.keep_search(chunk.lease, SearchStep(suspects.to_json(), 0, 1, b"part"))
+    other = bench.lease(upload.job_id)
+    bench.leases.keep_search(other.lease, SearchStep(Suspects.begin(4).to_json(), 0, 2, b"another chunk's"))
     assert [attempt["reason"] for attempt in attempts(bench, upload)] == ["crashed"]
     bench.leases.give_back([chunk.lease])
     again = bench.lease_as("w2", upload.job_id)
     assert Suspects.from_json(again.search) == suspects
-    assert bench.leases.finished_parts(again.lease, [(0, 1), (1, 2)]) == [b"part", None]
+    assert bench.leases.finished_parts(again.lease) == {(0, 1): b"part"}
     assert not bench.leases.keep_search(chunk.lease, SearchStep("{}"))
     bench.commit(again)
+    assert set(bench.client.hkeys(f"qc:job:{upload.job_id}:parts")) == {b"1", b"1:0-2"}
+    bench.commit(other)
     assert bench.client.hgetall(f"qc:job:{upload.job_id}:parts") == {}
 
 
-def test_chunks_given_up_are_told_as_long_as_no_row_has_a_prediction(bench):
+def test_step_of_a_search_that_is_repeated_is_one_attempt(bench):
+    upload = bench.batch(chunks=1)
+    chunk = bench.lease(upload.job_id)
+    step = SearchStep(Suspects.begin(3).to_json(), reason="crashed")
+    for _ in range(3):
+        assert bench.leases.keep_search(chunk.lease, step)
+    assert len(attempts(bench, upload)) == 1
+    assert bench.client.hget(f"qc:job:{upload.job_id}", "attempts") == b"1"
+
+
+def doubt(bench, chunk, enough=20):
+    return bench.leases.doubt(chunk.lease, Suspects.begin(3).to_json(), enough, "the model")
+
+
+def test_job_fails_when_every_chunk_speaks_against_the_model(bench):
+    upload = bench.batch(chunks=3, rows=3)
+    assert bench.lease(upload.job_id).lease.index == "0"
+    bench.let_leases_lapse()
+    bench.sweep()
+    for expected in (0, 1):
+        chunk = bench.lease(upload.job_id)
+        assert (chunk.lease.index, chunk.doubted) == (str(expected), expected)
+        assert doubt(bench, chunk) == "put back"
+        assert doubt(bench, chunk) == "refused"
+    assert waiting(bench, upload) == [2, 0, 1]
+    assert doubt(bench, bench.lease(upload.job_id)) == "failed"
+    job = bench.find(upload.job_id)
+    assert (job.status, job.error_code, job.rows_done) == ("failed", "all_rows_failed", 0)
+
+
+def test_so_many_doubted_chunks_are_enough(bench):
+    upload = bench.batch(chunks=5)
+    assert doubt(bench, bench.lease(upload.job_id), enough=2) == "put back"
+    assert doubt(bench, bench.lease(upload.job_id), enough=2) == "failed"
+
+
+def test_chunk_is_searched_to_its_end_when_some_row_of_the_job_has_a_prediction(bench):
     upload = bench.batch(chunks=3)
-    chunk = bench.lease(upload.job_id)
-    bench.leases.keep_search(chunk.lease, SearchStep(given_up=True))
-    bench.commit(chunk, failed=3)
-    chunk = bench.lease(upload.job_id)
-    assert chunk.given_up == 1
-    bench.commit(chunk)
-    assert bench.lease(upload.job_id).given_up == 0
+    doubted, good = bench.lease(upload.job_id), bench.lease(upload.job_id)
+    bench.commit(good)
+    assert doubt(bench, doubted) == "searched"
+    assert bench.lease(upload.job_id).doubted == 0
+    assert bench.commit(doubted)
+
+
+def test_lease_of_a_worker_that_stopped_without_handing_it_back_is_not_counted(bench):
+    upload = bench.batch(chunks=1)
+    bench.lease(upload.job_id)
+    bench.announce("w1", "gone")
+    bench.let_leases_lapse()
+    bench.sweep()
+    assert bench.lease_as("w2", upload.job_id).losses == 0
+    assert [(each["reason"], each["counted"]) for each in attempts(bench, upload)] == [("shutdown", False)]
+
+
+def test_lease_that_an_older_release_wrote_can_be_taken_over(bench):
+    upload, single = bench.batch(chunks=1), bench.single()[0]
+    bench.lease(upload.job_id)
+    bench.leases.lease_singles([KEY], 10, "t")
+    bench.client.hset(f"qc:job:{upload.job_id}:leases", "0", "0123456789abcdef")
+    bench.client.hset(f"qc:job:{single.id}", "lease", "0123456789abcdef")
+    bench.let_leases_lapse()
+    bench.sweep()
+    assert bench.lease_as("w2", upload.job_id).lease.index == "0"
+    assert single.id in bench.leases_of("w2").lease_singles([KEY], 10, "t").inputs
 
 
 def test_attempts_of_singles_are_listed_for_those_that_are_still_held(bench):
     kept, canceled = bench.single()[0], bench.single()[0]
     singles = bench.leases.lease_singles([KEY], 10, "t")
     bench.store.cancel(canceled.id, "public")
-    bench.leases.note_singles(singles.token, [kept.id, canceled.id], "timeout", 1.0)
+    for _ in range(2):
+        bench.leases.note_singles(singles.token, [kept.id, canceled.id], "timeout", 1.0, "nonce")
     assert [attempt["reason"] for attempt in attempts(bench, kept)] == ["timeout"]
     assert attempts(bench, kept)[0]["chunk"] is None
     assert attempts(bench, canceled) == []
 
 
-def test_single_over_which_workers_were_lost_comes_alone(bench):
+def test_single_over_which_workers_were_lost_comes_alone_and_only_that_is_its_doing(bench):
     suspect, other = bench.single()[0], bench.single()[0]
-    for expected in (1, 2):
-        bench.leases.lease_singles([KEY], 1, "t")
+    workers = iter("abcdefgh")
+
+    def lose():
+        singles = bench.leases_of(next(workers)).lease_singles([KEY], 10, "t")
         bench.let_leases_lapse()
         bench.sweep()
-        singles = bench.leases_of("w2").lease_singles([KEY], 10, "t")
-        assert suspect.id in singles.inputs
-        assert (len(singles.inputs), singles.losses) == ((2, 0) if expected == 1 else (1, 2))
-        bench.leases_of("w2").give_back(singles.leases)
-    assert set(bench.client.lrange(f"qc:inbox:{KEY}", 0, -1)) == {suspect.id.encode(), other.id.encode()}
+        return singles
+
+    assert set(lose().inputs) == {suspect.id, other.id}
+    assert set(lose().inputs) == {suspect.id, other.id}
+    alone = [lose() for _ in range(4)]
+    assert [singles.losses for singles in alone] == [0, 1, 2, 3]
+    assert len({tuple(singles.inputs) for singles in alone}) == 1
+    assert len(alone[0].inputs) == 1
+    assert bench.client.llen(f"qc:inbox:{KEY}") == 2
 
 
 def test_handing_back_needs_the_token(bench):
@@ -260,6 +327,23 @@ def test_sweep_after_a_long_silence_extends_instead_of_collecting(bench):
     bench.leases.sweep(0)
     assert waiting(bench, upload) == []
     assert bench.client.zscore("qc:leases", f"{upload.job_id} 0") > bench.now()
+
+
+def test_sweep_after_a_long_silence_asks_for_lost_tickets_all_the_same(bench):
+    upload = bench.batch(chunks=1)
+    bench.client.delete(f"qc:job:{upload.job_id}:slots")
+    bench.client.set("qc:swept", bench.now() - 60_000)
+    assert [ticket.arguments for ticket in bench.leases.sweep(0)] == [(upload.job_id, 0)]
+
+
+def test_sweeps_as_seldom_as_an_idle_worker_makes_them_collect_however_short_leases_are(bench_with):
+    bench = bench_with(lease_seconds=0.5)
+    upload = bench.batch(chunks=1)
+    bench.lease(upload.job_id)
+    bench.let_leases_lapse()
+    bench.client.set("qc:swept", bench.now() - 3000)  # two seconds, and what a slow machine adds to them
+    bench.leases.sweep(0.1)
+    assert waiting(bench, upload) == [0]
 
 
 def test_two_sweeps_in_a_moment_are_one(bench):

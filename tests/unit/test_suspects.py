@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.suspects import DOUBT_OF_LATER_CHUNKS, LAST_DOUBT, LOST, PIECES, Suspects
+from worker.suspects import DOUBT, LOST, PIECES, Suspects
 
 
 class MadeUp:
@@ -20,17 +20,23 @@ class MadeUp:
         self.reason = reason
         self.tells = tells  # at which rows it was
         self.deaths = 0
-        self.tried = 0
+        self.most_parts = 0
 
-    def search(self, suspects, earlier_given_up=0):
+    def search(self, suspects, doubted_chunks=0, stop_at_doubt=False):
         """Runs a search to its end; the rows that were given an error, in the order in which they were."""
-        lost = []
-        while part := suspects.next_part(earlier_given_up):
-            if suspects.is_lost(part):
-                lost += range(part.start, part.stop)
+        lost, done = [], []
+        while part := suspects.next_part():
+            if suspects.is_doubtful(doubted_chunks):
+                if stop_at_doubt:
+                    return lost
+                suspects.doubted = True
+                continue
+            self.most_parts = max(self.most_parts, len(suspects.parts))
+            if part.is_guilty:
+                lost.append(part.start)
+                done.append((part.start, part.stop))
                 suspects.finish(part, 0)
                 continue
-            self.tried += part.rows
             for start in range(part.start, part.stop, self.sub_block):
                 stop = min(start + self.sub_block, part.stop)
                 if self.poison & set(range(start, stop)):
@@ -38,11 +44,12 @@ class MadeUp:
                     suspects.died(part, self.reason, (start, stop) if self.tells else None)
                     break
             else:
+                done.append((part.start, part.stop))
                 suspects.finish(part, part.rows)
             suspects = Suspects.from_json(suspects.to_json())  # as when another worker goes on
-        ends = [(part.start, part.stop) for part in suspects.parts]
-        assert ends[0][0] == 0
-        assert all(before[1] == after[0] for before, after in pairwise(ends))
+        done.sort()
+        assert done[0][0] == 0
+        assert all(before[1] == after[0] for before, after in pairwise(done))
         return lost
 
 
@@ -75,9 +82,9 @@ def test_row_that_did_it_once_gets_a_second_try():
     part = suspects.next_part()
     suspects.died(part, "timeout")
     part = suspects.next_part()
-    assert not suspects.is_lost(part)
+    assert not part.is_guilty
     suspects.died(part, "timeout")
-    assert suspects.is_lost(suspects.next_part())
+    assert suspects.next_part().is_guilty
 
 
 def test_many_poison_rows_among_good_ones_are_found_one_by_one():
@@ -90,16 +97,50 @@ def test_poison_rows_at_the_beginning_do_not_condemn_the_rest():
     assert sorted(MadeUp(poison, 64).search(Suspects.begin(5_000))) == sorted(poison)
 
 
-def test_chunk_of_which_every_row_kills_is_given_up_soon():
+def test_chunk_of_which_every_row_kills_is_doubted_after_rows_all_over_it_were_tried():
     predictor = MadeUp(range(5_000), 64)
-    assert sorted(predictor.search(Suspects.begin(5_000))) == list(range(5_000))
-    assert predictor.deaths < 4 * LAST_DOUBT
+    lost = predictor.search(Suspects.begin(5_000), stop_at_doubt=True)
+    assert len(lost) == DOUBT[0]
+    assert predictor.deaths <= 2 * len(lost) + 10
+    between = [after - before for before, after in pairwise(sorted(lost))]
+    assert max(between) < 5_000 / len(lost) * 4
 
 
-def test_later_chunks_of_such_a_job_are_given_up_sooner():
-    predictor = MadeUp(range(5_000), 64)
-    assert sorted(predictor.search(Suspects.begin(5_000), earlier_given_up=1)) == list(range(5_000))
-    assert predictor.deaths < 4 * DOUBT_OF_LATER_CHUNKS + 8
+def test_later_chunks_of_such_a_job_are_doubted_sooner():
+    found = [len(MadeUp(range(900), 64).search(Suspects.begin(900), chunks, stop_at_doubt=True)) for chunks in range(6)]
+    assert found == [30, 10, 3, 1, 1, 1]
+
+
+def test_chunk_that_was_doubted_once_is_searched_to_its_end():
+    assert sorted(MadeUp(range(100), 64).search(Suspects.begin(100))) == list(range(100))
+
+
+def test_chunk_with_a_prediction_is_never_doubted():
+    suspects = Suspects.begin(100)
+    suspects.predicted = True
+    suspects.guilty = 99
+    assert not suspects.is_doubtful(5)
+
+
+def test_search_for_many_rows_stays_small():
+    poison = set(range(0, 20_000, 40))
+    predictor = MadeUp(poison, 4_096)
+    assert sorted(predictor.search(Suspects.begin(20_000))) == sorted(poison)
+    assert predictor.most_parts < 60
+    assert predictor.deaths < 8 * len(poison)
+
+
+def test_rows_that_are_in_no_finished_part_are_tried_again():
+    suspects = Suspects([])
+    suspects.reopen([(10, 20), (0, 5), (20, 30)], 40)
+    assert [(part.start, part.stop) for part in suspects.parts] == [(5, 10), (30, 40)]
+
+
+def test_only_deaths_in_a_row_count_against_loading():
+    suspects = Suspects.begin(10)
+    suspects.loads = 2
+    suspects.finish(suspects.next_part(), 10)
+    assert suspects.loads == 0
 
 
 def test_row_that_takes_whole_workers_with_it_is_found_by_what_was_being_tried():
@@ -108,7 +149,7 @@ def test_row_that_takes_whole_workers_with_it_is_found_by_what_was_being_tried()
     suspects, losses = Suspects.begin(rows), 2
     lost = []
     while part := suspects.next_part():
-        if suspects.is_lost(part):
+        if part.is_guilty:
             lost += range(part.start, part.stop)
             suspects.finish(part, 0)
             continue
@@ -133,10 +174,10 @@ def test_worker_that_was_lost_between_two_tries_blames_nothing():
 def test_a_row_is_blamed_for_lost_workers_later_than_for_deaths():
     suspects = Suspects.begin(1)
     for losses in (1, 2, 3):
-        assert not suspects.is_lost(suspects.next_part())
+        assert not suspects.next_part().is_guilty
         suspects.trying = [0, 1]
         suspects.account_for_losses(losses)
-    assert suspects.is_lost(suspects.next_part())
+    assert suspects.next_part().is_guilty
     assert suspects.next_part().reason == LOST
 
 
@@ -146,7 +187,7 @@ def test_search_with_random_deaths_of_other_causes_blames_nobody_else():
     for _ in range(20):
         suspects, predictor = Suspects.begin(500), MadeUp([123], 64)
         while part := suspects.next_part():
-            if suspects.is_lost(part):
+            if part.is_guilty:
                 assert (part.start, part.stop) == (123, 124)
                 suspects.finish(part, 0)
             elif part.rows > 1 and seeded.random() < 0.1:

@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- Puts a chunk behind all others: every row of it that was tried alone was to blame. When all chunks, or so many of
+-- them, are like that, and no row of the job has a prediction, then it is the model, and the job fails.
+-- ARGV: id, index, token, state of the search, how many chunks are enough, message
+-- Returns 'searched' when some row of the job has a prediction, so that the chunk is to be searched to its end;
+-- 'put back' or 'failed'; 'refused' when the token does not hold the lease any more.
+local id, index, token, state, enough, message = unpack(ARGV)
+if not holds(id, index, token) then
+  return 'refused'
+end
+if count(id, 'rows_ok') > 0 then
+  return 'searched'
+end
+redis.call('HSET', job_key(id, 'parts'), index, state)
+local doubted = redis.call('HINCRBY', job_key(id), 'doubted', 1)
+local left = count(id, 'chunks_received') - count(id, 'chunks_done') - count(id, 'chunks_left_alone')
+if get(id, 'status') == 'running' and doubted >= math.min(left, tonumber(enough)) then
+  finish(id, 'failed', now(), 'all_rows_failed', message)
+  return 'failed'
+end
+redis.call('HDEL', job_key(id, 'leases'), index)
+if redis.call('ZREM', key('leases'), leased(id, index)) == 0 then -- its deadline had passed
+  redis.call('LREM', job_key(id, 'waiting'), 0, index)
+end
+redis.call('RPUSH', job_key(id, 'waiting'), index)
+redis.call('EXPIRE', job_key(id, 'waiting'), LIMITS.life)
+return 'put back'
