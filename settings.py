@@ -94,8 +94,9 @@ class Settings:
         60.0, "an upload that brought nothing for so long is taken back", "seconds", minimum=0.5, maximum=3600
     )
 
+    # With a sweep every two seconds, the work of a worker that died runs elsewhere within ten.
     lease_seconds: float = _setting(
-        10.0, "how long a worker holds a chunk without a sign of life", "seconds", minimum=0.5, maximum=600
+        7.0, "how long a worker holds a chunk without a sign of life", "seconds", minimum=0.5, maximum=600
     )
     slice_seconds: float = _setting(
         1.0, "how long a worker stays with one job before it takes its turn again", "seconds", minimum=0.01, maximum=60

@@ -27,6 +27,12 @@ def started_at(pid: int) -> int | None:
     return int(fields[19]) if fields else None
 
 
+def is_running(pid: int) -> bool:
+    """Whether it runs; one that has ended and that nobody has asked for its exit code yet does not."""
+    fields = _fields(pid)
+    return bool(fields) and fields[0] != b"Z"
+
+
 def _parent(pid: int) -> int:
     fields = _fields(pid)
     return int(fields[1]) if fields else 0

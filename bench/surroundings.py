@@ -7,7 +7,8 @@ from bench.work import ROOT
 sys.path.insert(0, str(ROOT / "bin"))
 
 from local_store import LocalStore
+from process import Process
 from reaper import Reaper
 from stack import Stack
 
-__all__ = ["LocalStore", "Reaper", "Stack"]
+__all__ = ["LocalStore", "Process", "Reaper", "Stack"]

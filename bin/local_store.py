@@ -83,25 +83,43 @@ class LocalStore:
     ) -> None:
         """Returns when the store answers; it holds the file `lock` too, so that nobody takes what it still writes."""
         directory.mkdir(parents=True, exist_ok=True)
-        program = program or embedded_program()
-        descriptors = () if lock is None else (lock,)
+        self.directory = directory
+        self._reaper = reaper
+        self._log = log
+        self._program = program or embedded_program()
+        self._descriptors = () if lock is None else (lock,)
         self._password = secrets.token_hex(16)
         for _ in range(_TRIES):
             self.port = _free_port()
-            self.process = Process(
-                "store",
-                _command(program, self.port, directory),
-                reaper,
-                environment=settings.inherited(),
-                log=log,
-                descriptors=descriptors,
-                # Not among the arguments: everybody on the machine can read those.
-                told=f"requirepass {self._password}\n".encode(),
-            )
-            if self._answers():
+            if self._start():
                 return
-            self.process.end()
-        raise StoreError(f"The store {program} does not start. Its last lines:\n{self.process.last_lines()}")
+        raise self._failure()
+
+    def restart(self) -> None:
+        """Starts it again once its process has ended, where it was and with what its directory holds."""
+        self.process.end()
+        if not self._start():
+            raise self._failure()
+
+    def _start(self) -> bool:
+        """Whether it answers on its port; its process has ended if it does not."""
+        self.process = Process(
+            "store",
+            _command(self._program, self.port, self.directory),
+            self._reaper,
+            environment=settings.inherited(),
+            log=self._log,
+            descriptors=self._descriptors,
+            # Not among the arguments: everybody on the machine can read those.
+            told=f"requirepass {self._password}\n".encode(),
+        )
+        if self._answers():
+            return True
+        self.process.end()
+        return False
+
+    def _failure(self) -> StoreError:
+        return StoreError(f"The store {self._program} does not start. Its last lines:\n{self.process.last_lines()}")
 
     @property
     def url(self) -> str:

@@ -48,8 +48,12 @@ class Stack:
         lock: int | None = None,
         show: Callable[[str, str], None] | None = None,
         interrupted: threading.Event | None = None,
+        reach: Callable[[LocalStore], str] | None = None,
     ) -> None:
-        """`ports` are tried in turn, 0 is any free one; without `redis_url` the stack has a store of its own."""
+        """`ports` are tried in turn, 0 is any free one; without `redis_url` the stack has a store of its own.
+
+        `reach` gives the URL by which the web process and the workers reach that store, if not by its own.
+        """
         self.directory = directory
         self.port = 0
         self.logs = directory / "logs"
@@ -63,6 +67,8 @@ class Stack:
         self._environment = dict(environment or {})
         self._lock = lock
         self._show = show
+        self._reach = reach
+        self._reached_url: str | None = None
         self._interrupted = interrupted or threading.Event()
         self._started_at: dict[str, float] = {}
 
@@ -113,9 +119,9 @@ class Stack:
             command = ["-m", "gunicorn", "--config", "gunicorn.conf.py", bind, "api.app:create_app()"]
             self.web = self._python("web", command, descriptors=(listener.fileno(),))
 
-    def start_worker(self) -> Process:
-        """Starts one more worker and does not wait for it."""
-        worker = self._start_worker(f"worker-{len(self.workers) + 1}")
+    def start_worker(self, **environment: str) -> Process:
+        """Starts one more worker, with these changes of its environment, and does not wait for it."""
+        worker = self._start_worker(f"worker-{len(self.workers) + 1}", environment)
         self.workers.append(worker)
         return worker
 
@@ -155,19 +161,27 @@ class Stack:
             )
         except StoreError as error:
             raise StackError(str(error)) from error
+        if self._reach:
+            self._reached_url = self._reach(self.store)
 
-    def _start_worker(self, name: str) -> Process:
+    def _start_worker(self, name: str, changes: Mapping[str, str] | None = None) -> Process:
         self._started_at[name] = time.monotonic()
-        return self._python(name, ["-m", "worker"])
+        return self._python(name, ["-m", "worker"], changes=changes)
 
-    def _python(self, name: str, arguments: Sequence[str], descriptors: Sequence[int] = ()) -> Process:
+    def _python(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        descriptors: Sequence[int] = (),
+        changes: Mapping[str, str] | None = None,
+    ) -> Process:
         # Unbuffered, or what a program says comes when it is long past.
-        environment = settings.inherited(PYTHONUNBUFFERED="1", **{"REDIS_URL": self.redis_url, **self._environment})
+        reached = {"PYTHONUNBUFFERED": "1", "REDIS_URL": self._reached_url or self.redis_url}
         return Process(
             name,
             [sys.executable, *arguments],
             self._reaper,
-            environment=environment,
+            environment=settings.inherited(**{**reached, **self._environment, **(changes or {})}),
             log=self.logs / f"{name}.log",
             show=self._show,
             descriptors=descriptors,

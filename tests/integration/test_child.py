@@ -295,7 +295,7 @@ def test_predictor_that_grows_beyond_its_limit_is_ended(start):
 def test_step_that_runs_out_of_time_while_its_memory_grew_has_run_out_of_memory(start):
     asking = start(4096 * MEBIBYTE)
     asking.predict("swells", 1)
-    assert asking.death("swells", -1, seconds=3).reason == "out_of_memory"
+    assert asking.death("swells", -1, seconds=5).reason == "out_of_memory"
 
 
 def test_predictor_that_leaks_is_replaced_between_two_questions(start, caplog):

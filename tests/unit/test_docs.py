@@ -10,7 +10,8 @@ from process import ROOT
 
 import settings
 from api.app import create_app
-from jobs.status import TRANSITIONS
+from bench.recovery.page import last_results, recovery_times
+from jobs.status import TRANSITIONS, as_mermaid
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 # Where the code of an error stands among the arguments of the call that makes it.
@@ -151,21 +152,30 @@ def test_overview_in_the_readme_has_every_route():
     assert routes_named_in(read("README.md")) == routes_of_the_app()
 
 
+def block(path, name):
+    """What stands between the marks of a block that is made by code."""
+    return read(path).partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0].strip()
+
+
 def transitions_as_markdown():
-    """The table and the diagram of statuses as docs/lifecycle.md shows them."""
+    """The table of statuses as docs/lifecycle.md shows it."""
     lines = ["| from | may become |", "| --- | --- |"]
-    arrows = []
     for current, onward in TRANSITIONS.items():
-        targets = [wanted.value for wanted in TRANSITIONS if wanted in onward]
-        names = ", ".join(f"`{target}`" for target in targets) or "nothing: it has ended"
-        lines.append(f"| `{current}` | {names} |")
-        arrows += [f"    {current} --> {target}" for target in targets]
-    return "\n".join([*lines, "", "```mermaid", "stateDiagram-v2", *arrows, "```"])
+        names = ", ".join(f"`{wanted.value}`" for wanted in TRANSITIONS if wanted in onward)
+        lines.append(f"| `{current}` | {names or 'nothing: it has ended'} |")
+    return "\n".join(lines)
 
 
-def test_table_and_diagram_of_transitions_are_those_of_the_code():
-    shown = read("docs/lifecycle.md").partition("<!-- transitions -->")[2].partition("<!-- /transitions -->")[0]
-    assert shown.strip() == transitions_as_markdown()
+def test_table_of_transitions_is_that_of_the_code():
+    assert block("docs/lifecycle.md", "transitions") == transitions_as_markdown()
+
+
+def test_diagram_of_transitions_is_drawn_from_the_code():
+    assert block("docs/guarantees.md", "diagram") == f"```mermaid\n{as_mermaid()}```"
+
+
+def test_recovery_times_are_those_of_the_last_results_file():
+    assert block("docs/guarantees.md", "recovery") == recovery_times(last_results())
 
 
 def slug(heading):
