@@ -17,19 +17,19 @@ READ_BYTES = 256 * 1024  # answers carry chunks; the library's 64 KiB make readi
 UNCOPIED_FROM_BYTES = 6000  # the library's own limit
 _ENCODER = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call] # the library leaves it so
 WORKER_CONNECTIONS = 2
-# A request, and a worker that has to stop, ask nothing more after one answer that timed out: time-outs add up.
-PATIENCE_SECONDS = 0.9
-PROMPT_SECONDS = 0.25
+# A request, and a worker that has to stop, ask nothing more after so long: what single calls may take adds up.
+PATIENCE_SECONDS = 1.5
+PROMPT_SECONDS = 0.5
 
 
 class Patience(threading.local):
-    """How long the present thread waits for slow answers of the store in a row; without end until it says `begin`."""
+    """How long the present thread waits for a slow store; without end until it says `begin`."""
 
     _limited = False
     _waited = 0.0
 
     def begin(self) -> None:
-        """From here on it waits for PATIENCE_SECONDS, and for the one answer during which they pass."""
+        """From here on it waits for one answer that does not come, or for some in a row that are slow."""
         self._limited, self._waited = True, 0.0
 
     @property
@@ -37,9 +37,12 @@ class Patience(threading.local):
         """Whether nothing more should be asked of the store."""
         return self._limited and self._waited >= PATIENCE_SECONDS
 
-    def note(self, seconds: float) -> None:
-        """An answer took so long. A store that is prompt again has all the patience again."""
-        self._waited = 0.0 if seconds < PROMPT_SECONDS else self._waited + seconds
+    def note(self, seconds: float, answered: bool) -> None:
+        """A call took so long. A store that is prompt again has all the patience again."""
+        if seconds < PROMPT_SECONDS:
+            self._waited = 0.0
+        else:
+            self._waited += seconds if answered else PATIENCE_SECONDS
 
 
 patience = Patience()

@@ -12,7 +12,7 @@ from jobs.codec.patch import Patch
 from jobs.record import ModelVersion
 from jobs.scripts import Limits, Scripts, translated
 from jobs.store import MARK_MILLISECONDS, PREFIX, job_key, new_inbox_ticket_id, new_token, text
-from jobs.tickets import Ticket, inbox_ticket, job_ticket
+from jobs.tickets import Ticket, asked_tickets, inbox_ticket, job_ticket
 
 SINGLE = "s"  # stands in for the chunk's index where a single prediction is leased
 
@@ -271,11 +271,7 @@ class Leases:
             secrets.token_hex(4),
             MARK_MILLISECONDS,
         )
-        texts = [item.decode() for item in answer]
-        return [
-            job_ticket(ticket_id, front=True) if kind == "job" else inbox_ticket(ticket_id, name, front=True)
-            for kind, name, ticket_id in zip(texts[::3], texts[1::3], texts[2::3], strict=True)
-        ]
+        return asked_tickets(answer)
 
 
 def _flat(leases: Sequence[Lease]) -> list[str]:

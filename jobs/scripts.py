@@ -73,12 +73,13 @@ def translated() -> Iterator[None]:
     """
     if patience.is_over:
         raise StoreAway("the store has been too slow for this request")
-    began = monotonic()
+    began, answered = monotonic(), True
     try:
         yield
     except OutOfMemoryError as error:
         raise StoreFull from error
     except (ConnectionError, TimeoutError) as error:
+        answered = False
         raise StoreAway("the store does not answer") from error
     except (ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError) as error:
         raise StoreAway("the store is changing its leader") from error
@@ -87,7 +88,7 @@ def translated() -> Iterator[None]:
             raise StoreAway("the store cannot answer yet") from error
         raise
     finally:
-        patience.note(monotonic() - began)
+        patience.note(monotonic() - began, answered)
 
 
 class Scripts:

@@ -24,6 +24,7 @@ TURN_SECONDS = 0.2  # a slice is over so soon when another ticket waits: its job
 LINGER_SECONDS = 0.05  # an inbox's slice waits so long for the next single before it ends
 LINGER_STEP_SECONDS = 0.005
 LOOK_SECONDS = 0.01  # between two looks at the inboxes at least
+AWAY_SECONDS = 1.0  # and when the store did not answer the last one
 WITHOUT_VERSION_SECONDS = 0.1  # the pause before a ticket that this worker cannot serve goes to the back
 
 
@@ -163,6 +164,7 @@ class Slices:
             self._singles.work(self._served.keys)
         except (StoreAway, StoreFull) as error:
             log.warning("could not look at the inboxes: %s", error)
+            self._looked_at = monotonic() + AWAY_SECONDS
 
     def _put(self, ticket: Ticket | None) -> None:
         if ticket:

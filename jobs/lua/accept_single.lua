@@ -2,9 +2,10 @@
 -- Accepts a single prediction and puts it into the inbox of its model version.
 -- ARGV: id, generation, tenant, model, version, sha256, model key, input, ticket, milliseconds of the mark,
 --       digest of the idempotency key ('': none), fingerprint of the request
--- Returns 'generation', 'full <bytes> <free bytes>', 'ok' (a valid mark stands, so a worker is on its way), or 'front' or 'back': where to put the
--- ticket. It goes to the front unless no batch slice ran since the last one: so neither starves the other.
--- When the idempotency key is taken: 'same <id>' by a job of the same request, else 'idempotency_key_in_use' or 'idempotency_key_reused'.
+-- Returns 'generation', 'full <bytes> <free bytes>', 'ok' (a valid mark stands, so a worker is on its way), or 'front'
+-- or 'back': where to put the ticket. It goes to the front unless no batch slice ran since the last one: so neither starves the other.
+-- When the idempotency key is taken: 'same <id>' by a job of the same request, else 'idempotency_key_in_use' or
+-- 'idempotency_key_reused'.
 local id, generation, tenant, model, version, sha256, model_key, input, ticket, mark_ms, digest, fingerprint = unpack(ARGV)
 if redis.call('GET', key('generation')) ~= generation then
   return 'generation'

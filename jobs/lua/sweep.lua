@@ -50,7 +50,8 @@ end
 -- True when no live worker has had the version for the time that is allowed. `mark` remembers since when.
 local function unavailable(model_key)
   local mark = key('unserved:' .. model_key)
-  if redis.call('EXISTS', key('served:' .. model_key)) == 1 then
+  -- Where no worker lives at all, it is not the version that is missing: jobs wait for workers as long as they may.
+  if redis.call('EXISTS', key('served:' .. model_key)) == 1 or live_workers(at) == 0 then
     redis.call('DEL', mark)
     return false
   end

@@ -1,0 +1,109 @@
+"""The worker's parent and RQ: what RQ forgets, and what it says, when the store misbehaves."""
+
+import logging
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from rq import Worker
+
+from jobs.connection import patience, ticket_client
+from jobs.errors import StoreAway
+from jobs.leases import Leases
+from models.catalog import Catalog
+from tests.proxy import Proxy
+from worker.child import Child
+from worker.duty import Duty
+from worker.parent import Parts, TicketWorker
+from worker.rounds import Rounds
+from worker.served import Served
+from worker.slice import Slices
+
+
+@pytest.fixture
+def parts(bench, models_path):
+    """What a worker is made of; its predictor is never started."""
+    served = Served(Catalog.read(models_path, "housing"))
+    leases = Leases(bench.client, bench.limits, "w1")
+    rounds = Rounds(leases, bench.tickets, "w1", served, sweep_seconds=2)
+    duty = Duty(leases, rounds, lease_seconds=7)
+    child = Child(models_path, {}, 0)
+    slices = Slices(
+        leases=leases,
+        tickets=bench.tickets,
+        child=child,
+        served=served,
+        duty=duty,
+        slice_seconds=1,
+        max_load_attempts=3,
+    )
+    return Parts(slices, rounds, duty, child)
+
+
+@pytest.fixture
+def worker(store_url, parts):
+    with ticket_client(store_url) as client:
+        yield TicketWorker(client, "w1.1", parts)
+
+
+@pytest.fixture
+def lasting():
+    """What this thread has of patience afterwards is without end again."""
+    yield
+    patience._limited = False
+
+
+def test_worker_that_an_empty_store_forgot_is_listed_again(bench, worker):
+    worker.register_birth()
+    assert Worker.count(connection=bench.client) == 1
+    bench.client.flushdb()
+    super(TicketWorker, worker).heartbeat()  # leaves a part of its hash
+    assert Worker.count(connection=bench.client) == 0
+    worker.run_maintenance_tasks()
+    (listed,) = Worker.all(connection=bench.client)
+    assert (listed.name, listed.birth_date is not None) == ("w1.1", True)
+    assert 0 < bench.client.ttl(worker.key) <= 17 + 60
+    worker.run_maintenance_tasks()
+    assert Worker.count(connection=bench.client) == 1
+
+
+def test_error_of_the_store_is_one_line_of_rqs_and_a_defect_keeps_its_traceback(worker, caplog):
+    with caplog.at_level(logging.ERROR, "rq.worker"):
+        for error in (redis.OutOfMemoryError("no 100% room"), ValueError("a defect")):
+            try:
+                raise error
+            except (redis.RedisError, ValueError):
+                worker.log.error("Worker %s: found", worker.name, exc_info=sys.exc_info())
+    of_store, defect = caplog.records
+    assert of_store.getMessage() == "Worker w1.1: found (no 100% room)"
+    assert of_store.exc_info is None
+    assert isinstance(defect.exc_info[1], ValueError)
+
+
+def test_ticket_that_nobody_has_popped_does_not_stay_for_ever(bench):
+    upload = bench.batch(chunks=1)
+    bench.client.delete(f"qc:job:{upload.job_id}:slots")
+    bench.client.set("qc:swept", 1)
+    (ticket,) = bench.leases.sweep(0)
+    bench.tickets.put([ticket])
+    assert 0 < bench.client.ttl(f"rq:job:{ticket.id}") <= 7 * 24 * 3600
+
+
+def test_worker_that_has_to_stop_does_not_wait_for_rqs_farewell_to_a_store_that_let_it_wait(
+    bench, store_url, parts, lasting
+):
+    port = urlsplit(store_url).port
+    with (
+        Proxy("127.0.0.1", port) as proxy,
+        ticket_client(store_url.replace(f":{port}/", f":{proxy.port}/")) as client,
+    ):
+        worker = TicketWorker(client, "w1.1", parts)
+        worker.register_birth()
+        proxy.stall()
+        parts.duty.stop()
+        patience.note(3, answered=False)  # one of our own calls was let wait
+        with pytest.raises(redis.TimeoutError, match="any longer"):
+            worker.register_death()
+        with pytest.raises(StoreAway, match="too slow"):
+            parts.rounds._leases.unended_batches()
