@@ -1,0 +1,1 @@
+"""Faults at random moments under load, and the checker that says whether anything was lost."""

@@ -1,0 +1,162 @@
+"""HTTP as a careful client speaks it, with every answer noted: how long it took, what it said, what it must not say."""
+
+import http.client
+import json
+import re
+import socket
+import time
+from dataclasses import dataclass
+
+from jobs.store import ID_LENGTH
+
+ANSWER_SECONDS = 5.0  # within which everything that waits for nothing is answered
+ROOM_SECONDS = 20.0  # for which an upload waits for room, as the contract says
+PATIENCE_SECONDS = 45.0  # after which this client takes a server for dead
+_ID = re.compile(rf"[a-z2-7]{{{ID_LENGTH}}}")
+
+
+class Unanswered(Exception):
+    """Raised when no whole answer came: what was asked may have been done or not."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One whole answer."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self):
+        """The body, read."""
+        return json.loads(self.body)
+
+    @property
+    def code(self):
+        """The stable code of a problem document; empty for anything else."""
+        if self.headers.get_content_type() != "application/problem+json":
+            return ""
+        return self.json["code"]
+
+    @property
+    def job_id(self):
+        """The job that the answer is about, None when it names none."""
+        found = _ID.search(self.headers.get("Location", "")) or _ID.search(self.headers.get("X-Job-Id", ""))
+        return found and found[0]
+
+    @property
+    def retry_after(self):
+        """The seconds that the server asks to wait, None when it does not ask."""
+        value = self.headers.get("Retry-After")
+        return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What came of a download before it broke off; status 0: nothing."""
+
+    status: int
+    tag: str | None
+    body: bytes
+    is_whole: bool
+
+
+class Http:
+    """Asks one server, one connection for each request. `canaries` are texts that no error may repeat."""
+
+    def __init__(self, port, journal, canaries):
+        self._port = port
+        self._journal = journal
+        self._canaries = canaries
+
+    def ask(self, method, path, body=None, headers=None, *, chunked=False, allowed=ANSWER_SECONDS):
+        """The answer; raises Unanswered. `allowed` seconds it may take once the whole request was sent."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
+        began = sent = time.time()
+        try:
+            early = self._send(connection, (method, path, body, headers or {}), chunked)
+            sent = time.time()
+            response = connection.getresponse()
+            seconds = time.time() - sent
+            answer = Answer(response.status, response.headers, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            self._note_silence((method, path), error, began=began, sent=sent, allowed=allowed)
+            raise Unanswered(str(error)) from error
+        finally:
+            connection.close()
+        self._note((method, path), answer, began=began, seconds=seconds, allowed=allowed, early=early)
+        return answer
+
+    def begin(self, method, path, headers):
+        """A connection with the head of a request sent, for a client that is not going to be careful."""
+        connection = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE_SECONDS)
+        lines = [f"{method} {path} HTTP/1.1", "Host: chaos", *(f"{name}: {value}" for name, value in headers.items())]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        return connection
+
+    def piece(self, path, headers, most):
+        """A piece of what is there at a path, up to `most` bytes; then the client is gone."""
+        began = time.time()
+        status, tag, found, length = 0, None, b"", -1
+        try:
+            with self.begin("GET", path, {"Connection": "close", **headers}) as connection:
+                response = http.client.HTTPResponse(connection)
+                response.begin()
+                status, seconds = response.status, time.time() - began
+                tag, length = response.headers["ETag"], int(response.headers.get("Content-Length", -1))
+                answer = Answer(status, response.headers, b"" if status < 400 else response.read())
+                self._note(("GET", path), answer, began=began, seconds=seconds, allowed=ANSWER_SECONDS, early=False)
+                found = response.read(most) if most else response.read()
+        except http.client.IncompleteRead as error:
+            found = error.partial
+        except (OSError, http.client.HTTPException) as error:
+            if not status:
+                self._note_silence(("GET", path), error, began=began, sent=began, allowed=ANSWER_SECONDS)
+        return Piece(status, tag, found, len(found) == length)
+
+    def _send(self, connection, request, chunked):
+        """True when the server closed before it had all: it has answered early, or died."""
+        try:
+            method, path, body, headers = request
+            if chunked:
+                pieces = (body[start : start + 30_000] for start in range(0, len(body), 30_000))
+                connection.request(method, path, pieces, headers, encode_chunked=True)
+            else:
+                connection.request(method, path, body, headers)
+        except (BrokenPipeError, ConnectionResetError):
+            return True
+        return False
+
+    def _note(self, asked, answer, *, began, seconds, allowed, early):
+        problem = answer.status >= 400
+        self._journal.note(
+            "http",
+            method=asked[0],
+            route=route(asked[1]),
+            began=began,
+            status=answer.status,
+            code=answer.code,
+            seconds=round(seconds, 3),
+            allowed=allowed,
+            retry_after=answer.retry_after,
+            early=early,
+            leaks=problem and any(canary.encode() in answer.body for canary in self._canaries),
+        )
+
+    def _note_silence(self, asked, error, *, began, sent, allowed):
+        seconds = round(time.time() - sent, 3)
+        self._journal.note(
+            "silence",
+            method=asked[0],
+            route=route(asked[1]),
+            began=began,
+            seconds=seconds,
+            allowed=allowed,
+            error=repr(error),
+        )
+
+
+def route(path):
+    """The path without what differs between jobs."""
+    return _ID.sub("<id>", path.partition("?")[0])
