@@ -234,6 +234,7 @@ def processes(evidence):
     for event in evidence.of("exit"):
         if not event["wanted"]:
             yield f"{event['name']} ({event['pid']}) ended by itself with {event['code']}"
+    began = {event["pid"] for event in evidence.of("announced")}
     hit = defaultdict(list)
     for event in evidence.of("death", "stopped"):
         hit[event["pid"]].append(event["at"])
@@ -243,6 +244,8 @@ def processes(evidence):
             continue  # it was still starting: there was nothing yet that could be lost, and nobody to listen
         if any(at > event["at"] - event["seconds"] - 60 for at in hit[event["pid"]]):
             continue  # another fault has hit it too
+        if event["code"] == -signal.SIGTERM and event["pid"] not in began:
+            continue  # it had only just been started
         if event["seconds"] > evidence.limits.exit_seconds or event["code"] != 0:
             yield f"SIGTERM, {event['times']} times: exit {event['code']} after {event['seconds']:.1f} s"
 

@@ -63,20 +63,22 @@ def outages(events):
 
 def without_workers(events):
     """The times during which no worker was there that could have taken anything."""
-    there, taken, since, found = set(), set(), None, []
+    there, taken, gone, since, found = set(), set(), set(), None, []
     for event in sorted([*events, *occupied(events)], key=lambda event: event["at"]):
-        pid, kind, before = event.get("pid"), event["kind"], bool(there - taken)
+        pid, kind, before = event.get("pid"), event["kind"], bool(there - taken - gone)
         if event.get("web"):
             continue
         if kind == "continued" or event.get("state") in ("idle", "busy"):
             there.add(pid)
-        elif kind in ("death", "exit", "stopped", "terminated", "announced"):
+        elif kind in ("death", "exit"):
+            gone.add(pid)  # who was frozen and killed is "continued" all the same
+        elif kind in ("stopped", "terminated", "announced"):
             there.discard(pid)
         elif kind == "occupied":
             taken.add(pid)
         elif kind == "free":
             taken.discard(pid)
-        is_free = bool(there - taken)
+        is_free = bool(there - taken - gone)
         if before and not is_free:
             since = event["at"]
         elif since is not None and is_free:

@@ -393,6 +393,11 @@ def test_process_that_ends_by_itself_or_too_late_is_found(run):
     run.events.pop()
     run.add(9, "terminated", pid=1, times=2, seconds=9.0, code=0)
     assert run.violated() == (set(), "")
+    run.add(9, "terminated", pid=4, times=1, seconds=0.1, code=-15)
+    assert run.violated() == (set(), "")
+    run.add(8, "announced", pid=4, state="idle")
+    assert run.violated()[0] == {"processes"}
+    run.events = run.events[:-2]
     run.add(9, "terminated", pid=2, times=2, seconds=11.0, code=0)
     run.add(9, "terminated", pid=3, times=2, seconds=1.0, code=1)
     assert run.violated()[1].count("SIGTERM") == 2
