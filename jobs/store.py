@@ -357,11 +357,13 @@ class Store:
 
     def _page(self, tenant: str, before: tuple[int, str] | None, most: int) -> list[tuple[int, str, Job | None]]:
         """Up to `most` jobs of both kinds that come after the cursor, newest first; None is one that is gone."""
-        bound = before[0] if before else "+inf"
+        # Strictly older ones: did some of `most` come before the cursor, the one kind's would end too early, and jobs of
+        # that kind be left out behind older ones of the other.
+        bound = f"({before[0]}" if before else "+inf"
         with translated(), self._client.pipeline(transaction=False) as pipeline:
             for kind in ("batch", "single"):
                 key = f"{PREFIX}jobs:{tenant}:{kind}"
-                # Jobs of the cursor's own millisecond may be on both sides of it, so they are read again.
+                # Jobs of the cursor's own millisecond may be on both sides of it, so all of them are read.
                 pipeline.zrevrangebyscore(key, bound, "-inf", start=0, num=most, withscores=True)
                 if before:
                     pipeline.zrangebyscore(key, before[0], before[0], withscores=True)

@@ -285,6 +285,16 @@ def test_jobs_are_listed_newest_first_and_page_by_page(bench):
     assert moments == sorted(moments, reverse=True)
 
 
+@pytest.mark.parametrize("limit", [7, 100])
+def test_no_job_is_left_out_between_pages_that_one_kind_fills(bench, limit):
+    ids = [bench.batch(chunks=1).job_id for _ in range(3)] + [bench.single()[0].id for _ in range(350)]
+    listed, cursor = [], None
+    while cursor or not listed:
+        page, cursor = bench.store.jobs("public", None, None, limit, cursor)
+        listed += [job.id for job in page]
+    assert sorted(listed) == sorted(ids)
+
+
 def test_jobs_are_filtered_by_status_and_model(bench):
     upload = bench.batch()
     bench.store.cancel(bench.batch().job_id, "public")
