@@ -8,6 +8,7 @@ local IDLE_MS = 2000 -- how long an idle worker waits for a ticket between two s
 local UNSWEPT_MS = 5000 -- nobody sweeps: every live worker would, every two seconds or so
 local at = now()
 local tickets = {}
+local returned = {} -- how many chunks of a batch this sweep has put back
 
 local function ask(kind, name, ticket)
   tickets[#tickets + 1] = kind
@@ -31,6 +32,7 @@ local function collect_leases()
     local id, index = string.match(member, '^(%S+) (%S+)$')
     if get(id, 'status') then
       put_back(id, index)
+      returned[id] = (returned[id] or 0) + 1
     else
       redis.call('ZREM', key('leases'), member)
     end
@@ -93,6 +95,17 @@ local function free_slots(id)
   end
 end
 
+-- Work that was left lying does not wait for its job's turn again: so many of the job's tickets come to the front.
+local function hurry(id, wanted)
+  for _, held in ipairs(redis.call('HVALS', job_key(id, 'slots'))) do
+    local ticket = string.match(held, '^%S+')
+    if wanted > 0 and redis.call('LREM', TICKETS, 1, ticket) > 0 then
+      redis.call('LPUSH', TICKETS, ticket)
+      wanted = wanted - 1
+    end
+  end
+end
+
 local function look_after(id)
   local created_at = get(id, 'created_at')
   if not created_at then
@@ -107,9 +120,11 @@ local function look_after(id)
     end
     if redis.call('LLEN', job_key(id, 'waiting')) > 0 then
       free_slots(id)
-      for _, ticket in ipairs(grant(id, at, nonce)) do
+      local granted = grant(id, at, nonce)
+      for _, ticket in ipairs(granted) do
         ask('job', id, ticket)
       end
+      hurry(id, (returned[id] or 0) - #granted)
     end
   end
 end

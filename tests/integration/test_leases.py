@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jobs.leases import SearchStep, SingleResult
+from jobs.scripts import TICKETS_KEY
 from worker.suspects import Suspects
 
 KEY = "housing@1:abababababab"
@@ -116,6 +117,19 @@ def test_renewal_after_the_deadline_takes_the_chunk_back_from_the_waiting(bench)
     assert bench.leases.renew([slow.lease], 0, "nobody") == []
     assert bench.lease(upload.job_id) is None
     assert bench.commit(slow)
+
+
+def test_ticket_of_a_job_whose_chunk_was_left_lying_comes_to_the_front(bench):
+    upload = bench.batch(chunks=3)
+    bench.lease(upload.job_id)
+    (held,) = bench.client.hvals(f"qc:job:{upload.job_id}:slots")
+    ticket = held.split()[0]
+    bench.client.rpush(TICKETS_KEY, "another", "one more", ticket)
+    bench.sweep()
+    assert bench.client.lrange(TICKETS_KEY, 0, -1) == [b"another", b"one more", ticket]
+    bench.let_leases_lapse()
+    bench.sweep()
+    assert bench.client.lrange(TICKETS_KEY, 0, -1) == [ticket, b"another", b"one more"]
 
 
 def test_renewed_lease_is_not_swept(bench):
