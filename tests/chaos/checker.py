@@ -186,7 +186,8 @@ def answers(evidence):
             yield f"{what} without a code"
         if event["code"] == "internal_error":
             yield f"{what}: something that nobody had foreseen"
-    excuses = {"GET /jobs/<id>/results": outages(evidence.events)}  # a download is cut when the store goes away
+    # A download that has begun is cut when the store goes away: nothing else can be said any more.
+    excuses = {"GET /jobs/<id>/results": _store_faults(evidence)}
     for event in evidence.of("silence"):
         what = f"{event['method']} {event['route']}"
         if not _within(event, [*web_faults, *excuses.get(what, [])]):
@@ -194,6 +195,12 @@ def answers(evidence):
     for event in evidence.of("refused"):
         facts = {name: value for name, value in event.items() if name != "at"}
         yield f"the client was turned away without a reason: {facts}"
+
+
+def _store_faults(evidence):
+    """The times during which a question to the store may have failed, however short."""
+    faults = [event for event in evidence.of("fault") if event["outage"] or event["name"] == "web_replies_lost"]
+    return [(event["began"], event["at"] + 1) for event in faults]
 
 
 def _web_faults(evidence):

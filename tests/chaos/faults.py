@@ -198,7 +198,7 @@ def web_failpoints(scene):
 @fault
 def worker_replies_lost(scene):
     """For some seconds any request of a worker to the store, or the answer, may be lost."""
-    return _armed(scene, "worker", "lose", [0.01, 0.05, 0.2])
+    return _armed(scene, "worker", "lose", [0.05, 0.1, 0.2])
 
 
 @fault

@@ -46,7 +46,7 @@ class Form:
     patience: float = 160.0  # for RQ's own clearing up: 77 s after a worker's death it may, and does once a minute
 
 
-def short(seconds=20):
+def short(seconds=25):
     """For the test suite."""
     return Form(
         SHORT, seconds, pause=1.5, longest=3, drain=30, rows=0.2, batches=5, singles=4, patience=0,

@@ -367,6 +367,13 @@ def test_silence_is_found_unless_a_web_process_died(run):
     assert run.violated() == (set(), "")
 
 
+def test_download_that_breaks_off_is_found_unless_the_store_was_away(run):
+    run.add(11, "silence", method="GET", route="/jobs/<id>/results", began=10, seconds=1, allowed=5, error="cut")
+    assert run.violated()[0] == {"answers"}
+    run.add(10.5, "fault", name="web_replies_lost", began=9, outage=False)
+    assert run.violated() == (set(), "")
+
+
 def test_refusal_without_a_reason_is_found(run):
     run.add(9, "refused", number=1, status=404, code="unknown_job", job="a")
     assert run.violated()[0] == {"answers"}
