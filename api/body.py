@@ -45,10 +45,7 @@ class Body:
         return not self._finished and (self.chunked or bool(self.length))
 
     def while_waiting(self, call: Callable[[], None]) -> None:
-        """Has `call` called about once a second while the client is silent; what it raises ends the reading.
-
-        To be set before the reading begins.
-        """
+        """Has `call` called about once a second while the client is silent; what it raises ends the reading."""
         self._while_waiting = call
 
     def release(self) -> None:
@@ -85,7 +82,7 @@ class Body:
 
     def _with_patience(self, unreader: Any, pieces: Iterator[bytes]) -> Iterator[bytes]:  # noqa: ANN401 - gunicorn's
         """Gunicorn's pieces, the client's socket being watched at the one place where all its bytes come in."""
-        watched = _WatchedSocket(unreader, self._settings, self._while_waiting)
+        watched = _WatchedSocket(unreader, self._settings, self._give_a_turn)
         unreader.sock = self._watched = watched
         try:
             yield from pieces
@@ -94,6 +91,10 @@ class Body:
             if type(error).__module__ != "gunicorn.http.errors":
                 raise
             raise (_incomplete() if watched.ended else _malformed()) from None
+
+    def _give_a_turn(self) -> None:
+        """Calls what is to be called by now: of a form that is only known when its file has begun."""
+        self._while_waiting()
 
     def _plain_pieces(self, source: Any) -> Iterator[bytes]:  # noqa: ANN401 - any WSGI server's input
         """The pieces from a server that is not gunicorn; only the test client and development servers come here."""

@@ -30,11 +30,13 @@ class IdempotencyKey:
         self._seen = sha256()
         if self.digest:
             query = request.query_string.decode("latin-1")
-            self._add(request.method, request.path, query, tenant())
+            # The same bytes in another charset, or as another form of body, are other rows.
+            kind = (request.mimetype, request.mimetype_params.get("charset", ""))
+            self._add(request.method, request.path, query, tenant(), *kind)
 
     @property
     def fingerprint(self) -> str:
-        """Of method, path, query, tenant, and of the body as far as it has come by."""
+        """Of method, path, query, tenant, kind of body, and of the body as far as it has come by."""
         return self._seen.hexdigest() if self.digest else ""
 
     def seen(self, pieces: Iterator[bytes]) -> Iterator[bytes]:

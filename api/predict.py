@@ -29,7 +29,7 @@ def predict() -> Response:
     if wait.seconds > 0:
         job = wait_for_end(job.id, wait.seconds)
     headers = {"X-Job-Id": job.id, "X-Model": f"{job.model.name}@{job.model.version}"} | found.headers
-    if not found.replayed and _came_to_nothing(job):
+    if _came_to_nothing(job):
         # Asked again with its key, it would only be told the same again.
         current().store.free_key(job)
     in_place = job.ended and wait.applied != "respond-async"

@@ -141,8 +141,10 @@ _REFUSED = {
 
 @as_problem.register
 def _(error: UploadRefused) -> Problem:
-    status, detail = _REFUSED[error.reason]
-    return Problem(status, error.reason, detail)
+    # Whatever else is said of an upload that is gone, to its client it is the same.
+    reason = error.reason if error.reason in _REFUSED else "upload_failed"
+    status, detail = _REFUSED[reason]
+    return Problem(status, reason, detail)
 
 
 _KEY_REFUSED = {

@@ -101,7 +101,7 @@ class Uploader:
             self.send(flush=True)
         sign_seconds = min(SIGN_SECONDS, self._api.settings.upload_deadline_seconds / 4)
         if self._upload and now - self._touched_at >= sign_seconds:
-            self._api.store.renew_upload(self._upload)
+            self._renew(self._upload)
             self._touched_at = now
 
     def close(self) -> Job:
@@ -150,7 +150,13 @@ class Uploader:
                 if time.monotonic() > until:
                     raise
             time.sleep(ROOM_STEP_SECONDS)
+            self._renew(upload)
+
+    def _renew(self, upload: Upload) -> None:
+        try:
             self._api.store.renew_upload(upload)
+        except UploadRefused as error:
+            raise self._why(error) from None
 
     def _why(self, refused: UploadRefused) -> UploadRefused | Problem:
         """A job that failed while its body arrived is taken back, and its error is the answer."""

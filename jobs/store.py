@@ -357,8 +357,8 @@ class Store:
 
     def _page(self, tenant: str, before: tuple[int, str] | None, most: int) -> list[tuple[int, str, Job | None]]:
         """Up to `most` jobs of both kinds that come after the cursor, newest first; None is one that is gone."""
-        # Strictly older ones: did some of `most` come before the cursor, the one kind's would end too early, and jobs of
-        # that kind be left out behind older ones of the other.
+        # Strictly older ones: did some of `most` come before the cursor, the one kind's would end too early, and jobs
+        # of that kind be left out behind older ones of the other.
         bound = f"({before[0]}" if before else "+inf"
         with translated(), self._client.pipeline(transaction=False) as pipeline:
             for kind in ("batch", "single"):

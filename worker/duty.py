@@ -80,6 +80,8 @@ class Duty:
         """
         pause = 0.05
         while True:
+            if self.stopping and monotonic() <= self._insist_until:
+                patience.begin()  # there is time still, however slow the store was
             try:
                 return call()
             except (StoreAway, StoreFull) as error:

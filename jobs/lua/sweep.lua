@@ -110,6 +110,7 @@ local function look_after(id)
   local created_at = get(id, 'created_at')
   if not created_at then
     redis.call('ZREM', key('batches'), id)
+    redis.call('HDEL', key('promised'), id)
   elseif at - tonumber(created_at) > LIMITS.job_max_age * 1000 then
     fail(id, 'deadline_exceeded')
   elseif unavailable(get(id, 'model_key')) then
@@ -155,8 +156,8 @@ local function look_after_single(id)
     fail(id, 'deadline_exceeded')
   elseif unavailable(model_key) then
     fail(id, 'model_unavailable')
-  elseif redis.call('LLEN', inbox_key(model_key)) > 0 then
-    ask_for_inbox(model_key)
+  elseif redis.call('LLEN', inbox_key(model_key)) > 0 and (live_workers(at) > 0 or redis.call('LLEN', TICKETS) == 0) then
+    ask_for_inbox(model_key) -- else tickets that nobody takes would pile up
   end
 end
 
@@ -189,6 +190,9 @@ local function drop_old_singles()
 end
 
 local last = tonumber(redis.call('GET', key('swept')) or 0)
+if last > at then -- the store's clock was set back, or another machine has taken over
+  last = 0
+end
 if only then
   if at - last > UNSWEPT_MS then
     look_after_only(only)

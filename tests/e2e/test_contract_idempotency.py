@@ -321,6 +321,16 @@ def receiving(client):
 ROWS = b"x\n" + b"".join(b"%d\n" % number for number in range(1000))
 
 
+@pytest.mark.parametrize("charset", ["latin-1", "shift_jis"])
+def test_same_bytes_in_another_charset_are_another_request(shared_stack, charset):
+    client, key = Client(shared_stack.url), new_key()
+    first = client.ask("POST", "/jobs?model=identity", CSV, {"Content-Type": "text/csv", "Idempotency-Key": key})
+    assert first.status == 202
+    kind = f"text/csv; charset={charset}"
+    again = client.ask("POST", "/jobs?model=identity", CSV, {"Content-Type": kind, "Idempotency-Key": key})
+    assert (again.status, again.code) == (422, "idempotency_key_reused")
+
+
 def test_key_is_in_use_while_the_first_body_arrives_and_free_once_its_client_is_gone(stack):
     client, key = Client(stack(workers=0).url), new_key()
     with client.connected() as connection:
@@ -335,17 +345,21 @@ def test_key_is_in_use_while_the_first_body_arrives_and_free_once_its_client_is_
     assert found.json["id"] != first["id"]
 
 
-def test_upload_whose_client_is_silent_keeps_its_key(stack):
+@pytest.mark.parametrize("kind", ["csv", "form"])
+def test_upload_whose_client_is_silent_keeps_its_key(stack, kind):
     own = stack(workers=0)
     client, key = Client(own.url), new_key()
+    body, path, media = ROWS, "/jobs?model=identity", "text/csv"
+    if kind == "form":
+        body, path, media = form(file=ROWS), "/jobs", f"multipart/form-data; boundary={BOUNDARY}"
     with client.connected() as connection, redis.Redis.from_url(own.redis_url) as store:
-        connection.sendall(head(key, len(ROWS)) + ROWS[:-1])
+        connection.sendall(head(key, len(body), path, media) + body[:-1])
         first = receiving(client)
         for _ in range(3):  # the first ones are the rows that had come
             before = store.zscore("qc:receiving", first["id"])
             wait_until(lambda before=before: store.zscore("qc:receiving", first["id"]) > before, 5, "no sign of life")
         assert send(client, "csv", key).code == "idempotency_key_in_use"
-        connection.sendall(ROWS[-1:])
+        connection.sendall(body[-1:])
         found = answer(connection)
     assert (found.status, found.json["id"]) == (202, first["id"])
 

@@ -132,6 +132,22 @@ def test_ticket_of_a_job_whose_chunk_was_left_lying_comes_to_the_front(bench):
     assert bench.client.lrange(TICKETS_KEY, 0, -1) == [ticket, b"another", b"one more"]
 
 
+def test_sweep_goes_on_when_the_stores_clock_was_set_back(bench):
+    upload = bench.batch(chunks=1)
+    bench.lease(upload.job_id)
+    bench.client.set("qc:swept", bench.now() + 3_600_000)
+    bench.leases.sweep(2)
+    assert int(bench.client.get("qc:swept")) <= bench.now()
+
+
+def test_bytes_promised_to_a_batch_whose_record_expired_are_free_again(bench):
+    upload = bench.batch(chunks=1)
+    bench.client.hset("qc:promised", upload.job_id, 1000)
+    bench.client.delete(f"qc:job:{upload.job_id}")
+    bench.sweep()
+    assert bench.client.hget("qc:promised", upload.job_id) is None
+
+
 def test_renewed_lease_is_not_swept(bench):
     upload = bench.batch(chunks=1)
     chunk = bench.lease(upload.job_id)

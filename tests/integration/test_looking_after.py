@@ -80,6 +80,16 @@ def test_inbox_of_a_single_is_asked_for_once_its_mark_is_over(bench, look):
     assert look(job.id) == []
 
 
+def test_tickets_for_an_inbox_do_not_pile_up_while_no_worker_takes_them(bench, look):
+    job, _ = bench.single()
+    bench.client.rpush(TICKETS, "one that waits")
+    for _ in range(3):
+        bench.client.delete(f"qc:inbox:{KEY}:mark")
+        assert look(job.id) == []
+    bench.announce("w1")
+    assert len(look(job.id)) == 1
+
+
 def test_leases_and_the_time_of_the_last_sweep_are_left_alone(bench, look):
     upload = bench.batch(chunks=1)
     bench.lease(upload.job_id)
