@@ -16,9 +16,10 @@ local function ask(kind, name, ticket)
   tickets[#tickets + 1] = ticket
 end
 
--- The store was away, or everyone was: nobody could renew, so nobody is to blame. All get one more period.
-local function extend_all()
-  for _, member in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
+-- The store was away, or everyone was: nobody could renew, so nobody is to blame. All get one more period, but for those
+-- that had not been renewed for half a period when the last sweep was made: whoever held them was gone before.
+local function extend_all(last)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), int(last + lease_ms / 2), '+inf')) do
     redis.call('ZADD', key('leases'), int(at + lease_ms), member)
   end
   for _, id in ipairs(redis.call('ZRANGE', key('receiving'), 0, -1)) do
@@ -205,7 +206,7 @@ end
 redis.call('SET', key('swept'), int(at), 'EX', LIMITS.life)
 redis.call('ZREMRANGEBYSCORE', key('workers'), '-inf', int(at - WORKER_SILENCE_MS))
 if at - last > math.max(lease_ms / 2, 3 * pause_ms, 2 * IDLE_MS) then
-  extend_all() -- so that nothing is overdue below
+  extend_all(last)
 end
 collect_leases()
 take_back_uploads()

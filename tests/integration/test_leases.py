@@ -352,11 +352,20 @@ def test_handing_back_needs_the_token(bench):
 def test_sweep_after_a_long_silence_extends_instead_of_collecting(bench):
     upload = bench.batch(chunks=1)
     bench.lease(upload.job_id)
-    bench.let_leases_lapse()
+    bench.client.zadd("qc:leases", {f"{upload.job_id} 0": bench.now() - 100})
     bench.client.set("qc:swept", bench.now() - 6000)  # more than half a lease of ten seconds
     bench.leases.sweep(0)
     assert waiting(bench, upload) == []
     assert bench.client.zscore("qc:leases", f"{upload.job_id} 0") > bench.now()
+
+
+def test_lease_that_nobody_renewed_already_before_the_silence_is_collected_at_once(bench):
+    upload = bench.batch(chunks=1)
+    bench.lease(upload.job_id)
+    bench.client.zadd("qc:leases", {f"{upload.job_id} 0": bench.now() - 1500})
+    bench.client.set("qc:swept", bench.now() - 6000)
+    bench.leases.sweep(0)
+    assert waiting(bench, upload) == [0]
 
 
 def test_sweep_after_a_long_silence_asks_for_lost_tickets_all_the_same(bench):
