@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from itertools import islice
+from math import ceil
 from time import monotonic
 
 from jobs.leases import LeasedSingles, Leases, SingleResult
@@ -15,7 +15,7 @@ from worker.frames import Frame
 from worker.pace import Pace
 from worker.search import LOAD_FAILURE, SECOND_TRY_TIMES, Innocent
 from worker.served import Served
-from worker.suspects import ERRORS, LOST, LOST_TRIES
+from worker.suspects import ERRORS, LOST, LOST_TRIES, PIECES
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +64,15 @@ class Singles:
         return True
 
     def _predict(self, singles: LeasedSingles, inputs: dict[str, str]) -> None:
-        """Predicts them together; when that kills the predictor, in halves, until the one that does it stands alone."""
+        """Predicts them together; when that kills the predictor, in parts, until the one that does it stands alone."""
         death = self._ask_until_loaded(singles, inputs)
         if death is None:
             return
         if len(inputs) > 1:
-            items = iter(inputs.items())
-            self._predict(singles, dict(islice(items, len(inputs) // 2)))
-            self._predict(singles, dict(items))
+            items = list(inputs.items())
+            size = ceil(len(items) / PIECES)
+            for start in range(0, len(items), size):
+                self._predict(singles, dict(items[start : start + size]))
             return
         death = self._ask_until_loaded(singles, inputs, SECOND_TRY_TIMES)
         if death is not None:
