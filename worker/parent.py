@@ -124,6 +124,9 @@ class TicketWorker(SimpleWorker):
         if not self.connection.hexists(self.key, "birth"):
             self.connection.delete(self.key)  # a heartbeat may have left a part of it
             self.register_birth()  # type: ignore[no-untyped-call] # RQ leaves it so
+        for queue in self.queues:
+            # RQ's lock lasts for fifteen minutes, also when the worker that has it was killed: nobody clears up then.
+            self.connection.expire(queue.registry_cleaning_key, MAINTENANCE_SECONDS, lt=True)
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def reorder_queues(self, reference_queue: Any) -> None:  # noqa: ANN401 - RQ's signature

@@ -68,6 +68,18 @@ def test_worker_that_an_empty_store_forgot_is_listed_again(bench, worker):
     assert Worker.count(connection=bench.client) == 1
 
 
+def test_worker_that_was_killed_while_it_cleared_up_keeps_others_from_it_for_a_minute_only(bench, worker):
+    worker.register_birth()
+    key = worker.queues[0].registry_cleaning_key
+    assert worker.queues[0].acquire_maintenance_lock()
+    worker.run_maintenance_tasks()
+    lives = bench.client.ttl(key)
+    assert 0 < lives <= 60
+    bench.client.expire(key, 30)
+    worker.run_maintenance_tasks()
+    assert 0 < bench.client.ttl(key) <= 30
+
+
 def test_error_of_the_store_is_one_line_of_rqs_and_a_defect_keeps_its_traceback(worker, caplog):
     with caplog.at_level(logging.ERROR, "rq.worker"):
         for error in (redis.OutOfMemoryError("no 100% room"), ValueError("a defect")):
