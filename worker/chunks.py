@@ -17,6 +17,7 @@ from worker.served import Served
 
 log = logging.getLogger(__name__)
 
+AHEAD_SECONDS = 0.5  # a chunk that takes longer needs no other in waiting: the store takes some milliseconds
 STILLBORN_SECONDS = 1.0  # the pause after a predictor that died before it began with anything
 
 
@@ -56,6 +57,11 @@ class Chunks:
             self._duty.release([chunk.lease])
             self._hand_back(chunk.lease)
             raise
+
+    def may_ask_ahead(self, present: Asked, batch: Batch) -> bool:
+        """Whether the next chunk may be leased already: while a slow one is done, another worker would take it sooner."""
+        expected = self._pace.expected(batch.model.key, present.chunk.rows)
+        return present.question is not None and expected is not None and expected <= AHEAD_SECONDS
 
     def finish(self, asked: Asked, batch: Batch, progress: Callable[[], None], is_over: Callable[[], bool]) -> bool:
         """Waits for a chunk's answer and hands it in; False when it was handed back instead, or is another's now.

@@ -29,6 +29,11 @@ class Pace:
         if rows_per_second:
             self._measured.setdefault((model_key, False), 1 / rows_per_second)
 
+    def expected(self, model_key: str, rows: int) -> float | None:
+        """The seconds that so many rows of a chunk take; None while nobody knows."""
+        measured = self._measured.get((model_key, False))
+        return None if measured is None else rows * measured
+
     def limit(self, model_key: str, times: float = 1.0) -> Limit:
         """The seconds that a step may take, `times` as long as usual."""
 

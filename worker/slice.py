@@ -142,8 +142,8 @@ class Slices:
         return self._duty.stopping or monotonic() - began > length or batch.model.key not in self._served
 
     def _ask_ahead(self, batch: Batch, present: Asked, is_over: Callable[[], bool]) -> Asked | None:
-        """The next chunk, unless the slice is over by then, or the present one kills the predictor."""
-        if present.question is None or is_over():
+        """The next chunk, unless the slice is over by then, or the present one is slow or kills the predictor."""
+        if is_over() or not self._chunks.may_ask_ahead(present, batch):
             return None
         try:
             return self._chunks.ask_next(batch, ahead=True)

@@ -13,9 +13,9 @@ START_SECONDS = 60.0  # what a predictor may take to say what it does: starting 
 LOOK_SECONDS = 0.25  # between two looks at its memory
 # A parent that did not look for so long was stopped, or busy elsewhere: it cannot tell whose time went by.
 BLIND_SECONDS = 1.0
-# A step that runs over its time while its memory grew so much would have ended for want of memory.
-SWOLLEN_BYTES = 512 * 1024 * 1024
-SWOLLEN_TIMES = 2
+# A step that runs over its time while its memory grew so much would have ended for want of memory: to predict some rows
+# takes some megabytes.
+SWOLLEN_BYTES = 128 * 1024 * 1024
 # A predictor that takes so much of its limit, and so many times what it took at first, leaks.
 LEAK_SHARE = 0.8
 LEAK_TIMES = 1.25
@@ -62,8 +62,7 @@ class Watch:
     @property
     def has_swollen(self) -> bool:
         """Whether its memory, when last looked at, had grown during its present step as nothing should."""
-        grown = self._resident - self._resident_at_step
-        return self._resident_at_step > 0 and grown > max(SWOLLEN_BYTES, self._resident_at_step * (SWOLLEN_TIMES - 1))
+        return self._resident_at_step > 0 and self._resident - self._resident_at_step > SWOLLEN_BYTES
 
     def asked(self, number: int, limit: Limit) -> None:
         """It was asked something; `limit` says how many seconds a step of that may take."""

@@ -120,9 +120,9 @@ class Failpoints:
     def _begin(self):
         """A forked process has a journal and chances of its own."""
         if self._pid != os.getpid():
-            self._pid = os.getpid()
             self._own_chance = random.Random(f"{self._seed} {self._role}")
-            self._own_journal = Journal(self._folder / f"{self._role}-{self._pid}.jsonl")
+            self._own_journal = Journal(self._folder / f"{self._role}-{os.getpid()}.jsonl")
+            self._pid = os.getpid()  # last: another thread may ask at this moment
 
 
 def public(owner):

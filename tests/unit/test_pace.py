@@ -46,6 +46,13 @@ def test_what_others_measured_counts_until_it_is_measured_here():
     assert seconds(pace, "predict", 1) == 5.0
 
 
+def test_time_of_a_chunk_is_known_once_it_was_measured():
+    pace = Pace()
+    assert pace.expected("m@1:a", 10) is None
+    pace.learn("m@1:a", 100, 50.0)
+    assert pace.expected("m@1:a", 10) == 5.0
+
+
 def test_second_try_may_take_longer_and_loading_much_longer():
     assert seconds(Pace(), "predict", 5_000, times=3) == 3 * SUB_BLOCK_LIMIT_SECONDS
     assert seconds(Pace(), "load", 0) == LOAD_SECONDS
