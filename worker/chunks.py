@@ -59,7 +59,7 @@ class Chunks:
             raise
 
     def may_ask_ahead(self, present: Asked, batch: Batch) -> bool:
-        """Whether the next chunk may be leased already: while a slow one is done, another worker would take it sooner."""
+        """Whether the next chunk may be leased already: another worker would take it sooner than a slow one."""
         expected = self._pace.expected(batch.model.key, present.chunk.rows)
         return present.question is not None and expected is not None and expected <= AHEAD_SECONDS
 
