@@ -2,6 +2,7 @@ import pytest
 
 from jobs.codec.chunk import compress
 from jobs.codec.layout import plan
+from jobs.connection import patience
 from jobs.leases import ChunkResult, Leases
 from jobs.record import ModelVersion
 from jobs.scripts import Limits
@@ -95,6 +96,13 @@ class Bench:
     def now(self):
         seconds, micros = self.client.time()
         return seconds * 1000 + micros // 1000
+
+
+@pytest.fixture(autouse=True)
+def _lasting_patience():
+    """What this thread has of patience after a test is without end again: a worker that was stopped has little."""
+    yield
+    patience._limited, patience._waited = False, 0.0
 
 
 @pytest.fixture

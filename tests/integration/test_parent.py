@@ -47,13 +47,6 @@ def worker(store_url, parts):
         yield TicketWorker(client, "w1.1", parts)
 
 
-@pytest.fixture
-def lasting():
-    """What this thread has of patience afterwards is without end again."""
-    yield
-    patience._limited = False
-
-
 def test_worker_that_an_empty_store_forgot_is_listed_again(bench, worker):
     worker.register_birth()
     assert Worker.count(connection=bench.client) == 1
@@ -102,9 +95,7 @@ def test_ticket_that_nobody_has_popped_does_not_stay_for_ever(bench):
     assert 0 < bench.client.ttl(f"rq:job:{ticket.id}") <= 7 * 24 * 3600
 
 
-def test_worker_that_has_to_stop_does_not_wait_for_rqs_farewell_to_a_store_that_let_it_wait(
-    bench, store_url, parts, lasting
-):
+def test_worker_that_has_to_stop_does_not_wait_for_rqs_farewell_to_a_store_that_let_it_wait(bench, store_url, parts):
     port = urlsplit(store_url).port
     with (
         Proxy("127.0.0.1", port) as proxy,
