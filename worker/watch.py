@@ -112,4 +112,6 @@ class Watch:
     def _measure(self) -> int:
         self._measured_at = monotonic()
         self._resident = resident_bytes(self.pid) if self.pid else 0
+        # The first steps of a new predictor may be heard of before its pid is: then the first look has to do.
+        self._resident_at_step = self._resident_at_step or self._resident
         return self._resident
