@@ -1,6 +1,7 @@
 """Documentation and code, held together: routes, error codes, transitions, keys, links and commands."""
 
 import ast
+import json
 import os
 import re
 from functools import cache
@@ -12,6 +13,7 @@ import settings
 from api.app import create_app
 from bench.recovery.page import last_results, recovery_times
 from jobs.status import TRANSITIONS, as_mermaid
+from tests.chaos.summary import table
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 # Where the code of an error stands among the arguments of the call that makes it.
@@ -172,6 +174,13 @@ def test_table_of_transitions_is_that_of_the_code():
 
 def test_diagram_of_transitions_is_drawn_from_the_code():
     assert block("docs/guarantees.md", "diagram") == f"```mermaid\n{as_mermaid()}```"
+
+
+def test_chaos_runs_are_those_of_the_last_results_file():
+    last = sorted((ROOT / "bench" / "results").glob("*-chaos.json"))[-1]
+    runs = json.loads(last.read_text())
+    assert block("docs/guarantees.md", "chaos") == table(runs)
+    assert all(run["holds"] for run in runs)
 
 
 def test_recovery_times_are_those_of_the_last_results_file():
