@@ -119,7 +119,7 @@ def test_rows_done_and_percent_only_rise_and_100_is_the_end(client):
             assert job["queue"] is None
             if progress["rows_done"]:
                 assert progress["rows_per_second"] > 0
-                assert progress["eta_seconds"] > 0
+                assert progress["eta_seconds"] >= 0  # rounded: the last rows take less than a tenth of a second
     order = ["queued", "running", "succeeded"]
     places = [order.index(job["status"]) for job in seen]
     assert places == sorted(places)
