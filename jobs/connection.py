@@ -2,12 +2,16 @@
 
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from time import monotonic
 from typing import Any
 
 import redis
 from redis._parsers import Encoder
 from redis.backoff import NoBackoff
-from redis.connection import PythonRespSerializer
+from redis.connection import AbstractConnection, PythonRespSerializer
 from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 
@@ -27,22 +31,27 @@ class Patience(threading.local):
 
     _limited = False
     _waited = 0.0
+    _ends_at = inf
 
     def begin(self) -> None:
         """From here on it waits for one answer that does not come, or for some in a row that are slow."""
         self._limited, self._waited = True, 0.0
 
+    def end_in(self, seconds: float) -> None:
+        """After so long nothing more is asked at all, however slow each answer is."""
+        self._ends_at = monotonic() + seconds
+
     @property
     def is_over(self) -> bool:
         """Whether nothing more should be asked of the store."""
-        return self._limited and self._waited >= PATIENCE_SECONDS
+        return (self._limited and self._waited >= PATIENCE_SECONDS) or monotonic() >= self._ends_at
 
     def note(self, seconds: float, answered: bool) -> None:
         """A call took so long. A store that is prompt again has all the patience again."""
-        if seconds < PROMPT_SECONDS:
-            self._waited = 0.0
-        else:
+        if seconds >= PROMPT_SECONDS:
             self._waited += seconds if answered else PATIENCE_SECONDS
+        elif answered:
+            self._waited = 0.0
 
 
 patience = Patience()
@@ -81,7 +90,7 @@ def worker_client(url: str, tls_verify: bool = True) -> redis.Redis:
 
 def ticket_client(url: str, tls_verify: bool = True) -> redis.Redis:
     """For RQ inside a worker: its blocking pop lasts two seconds."""
-    pool = TicketConnections.from_url(
+    pool = redis.ConnectionPool.from_url(
         url,
         socket_timeout=3.0,
         socket_connect_timeout=1.0,
@@ -90,17 +99,47 @@ def ticket_client(url: str, tls_verify: bool = True) -> redis.Redis:
         health_check_interval=30,
         **_tls(url, tls_verify),
     )
+    pool.connection_class = _impatient(pool.connection_class)
     return redis.Redis(connection_pool=pool)
 
 
-class TicketConnections(redis.ConnectionPool):
-    """RQ's connections: a worker that has to stop does not wait for RQ's farewell to a store that is away."""
+class Impatient(AbstractConnection):
+    """What RQ's connections do beside: when the worker's patience is over they ask nothing, and raise TimeoutError.
 
-    def get_connection(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as the library has it
-        """A connection. Raises TimeoutError when the worker's patience is over."""
-        if patience.is_over:
-            raise TimeoutError("the store has been too slow to wait for it any longer")
-        return super().get_connection(*arguments, **options)
+    RQ says farewell in many calls, and some of them connect anew below the pool: a worker that has to stop would wait
+    for each of them while the store is away. An answer that comes is not counted: RQ's pop waits on purpose.
+    """
+
+    def connect_check_health(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as the library has it
+        """Connects, or counts the time it took in vain."""
+        with _counted():
+            super().connect_check_health(*arguments, **options)
+
+    def send_packed_command(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        """Sends, or counts the time it took in vain."""
+        with _counted():
+            super().send_packed_command(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Reads an answer, or counts the time it took in vain."""
+        with _counted():
+            return super().read_response(*arguments, **options)
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    if patience.is_over:
+        raise TimeoutError("the store has been too slow to wait for it any longer")
+    began = monotonic()
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        patience.note(monotonic() - began, answered=False)
+        raise
+
+
+def _impatient(library_class: type[AbstractConnection]) -> type[AbstractConnection]:
+    return type(library_class.__name__, (Impatient, library_class), {})
 
 
 def _client(

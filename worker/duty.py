@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_RENEWAL_SECONDS = 1.0
 LAST_INSISTENCE_SECONDS = 3.0  # what a worker that has to stop insists on still: hosts give it ten seconds or more
+LAST_CALL_SECONDS = 4.0  # when it begins nothing with the store any more; a call may take three
 LONGEST_PAUSE_SECONDS = 2.0  # between two tries while the store is away
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Duty:
             self.stopping = True
             self._insist_until = monotonic() + LAST_INSISTENCE_SECONDS
             patience.begin()
+            patience.end_in(LAST_CALL_SECONDS)
 
     def begin(self, ticket_id: str, slot: int = -1) -> None:
         """A ticket's slice begins; whatever was held before is not any more."""

@@ -207,16 +207,20 @@ def test_batch_goes_on_after_the_store_was_killed_refused_or_stalled(faulty):
 
 
 def test_workers_that_are_told_to_stop_while_the_store_stalls_exit_soon(faulty):
-    own = faulty().start()
+    own = faulty(workers=4).start()
     path = own.client.submit(table(60_000), "?model=slow")
     wait_until(lambda: own.rows_done(path) > 0, 20, "nothing was done")
     own.proxy.stall()
     wait_until(lambda: own.client.get("/readyz").status == 503, 5, "the stall is not felt")
-    for worker in own.stack.workers:
+
+    def stop(number):
+        worker = own.stack.workers[number]
+        time.sleep(0.8 * number)  # each waits for another answer: of a renewal, of RQ's pop, of RQ's new worker
         worker.signal(signal.SIGTERM)
-    for worker in own.stack.workers:
-        assert worker.wait(10)
-        assert worker.exit_code == 0
+        return worker.wait(10) and worker.exit_code == 0
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(stop, range(4))) == [True] * 4
 
 
 def test_store_that_comes_back_empty_has_lost_the_old_jobs_and_takes_new_ones(faulty):

@@ -102,7 +102,7 @@ class Bench:
 def _lasting_patience():
     """What this thread has of patience after a test is without end again: a worker that was stopped has little."""
     yield
-    patience._limited, patience._waited = False, 0.0
+    patience.__dict__.clear()
 
 
 @pytest.fixture
