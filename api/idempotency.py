@@ -84,7 +84,7 @@ def once(accept: Callable[[], Job], read_again: Callable[[], object]) -> Accepte
     and what the two raise.
     """
     key, store = current_key(), current().store
-    bound = store.find_key(tenant(), key.digest) if key.digest else None
+    bound = store.intake.find_key(tenant(), key.digest) if key.digest else None
     if bound is None:
         try:
             return Accepted(accept(), replayed=False)

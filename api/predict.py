@@ -31,7 +31,7 @@ def predict() -> Response:
     headers = {"X-Job-Id": job.id, "X-Model": f"{job.model.name}@{job.model.version}"} | found.headers
     if _came_to_nothing(job):
         # Asked again with its key, it would only be told the same again.
-        current().store.free_key(job)
+        current().store.intake.free_key(job)
     in_place = job.ended and wait.applied != "respond-async"
     response = wait.note(_answer(job, headers) if in_place else accepted(job))
     response.headers.update(headers)

@@ -79,7 +79,7 @@ def _is_served(job: Job) -> bool:
 
 
 def _retry_single(job: Job) -> Job:
-    retried, tickets = current().store.retry_single(job)
+    retried, tickets = current().store.intake.retry_single(job)
     put_tickets(current(), tickets)
     return retried
 
@@ -88,18 +88,18 @@ def _retry_batch(job: Job, rows: str) -> Job:
     """Copies the batch inside the store by the protocol of uploads: one that breaks off is taken back by itself."""
     store = current().store
     store.hold(job.id, HOLD_SECONDS)  # it must not expire while it is copied
-    upload = store.open_retry(job)
+    upload = store.intake.open_retry(job)
     try:
         for start in range(0, job.chunks_received, CHUNKS_AT_ONCE):
             indexes = range(start, min(start + CHUNKS_AT_ONCE, job.chunks_received))
-            put_tickets(current(), store.copy_chunks(upload, job, indexes, rows))
-        return store.close(upload, job.chunks_received)
+            put_tickets(current(), store.intake.copy_chunks(upload, job, indexes, rows))
+        return store.intake.close(upload, job.chunks_received)
     except StoreAway:
         raise  # the sweep takes it back
     except Exception as error:
         answer = _why(error)
         with contextlib.suppress(JobsError):
-            store.take_back(upload)
+            store.intake.take_back(upload)
         raise answer from None
 
 

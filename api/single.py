@@ -68,7 +68,7 @@ def accept_single(document: Mapping[str, object]) -> Job:
         _check_cell(sent[feature.name], feature, manifest)
     key = current_key()
     facts = (tenant(), version_of(manifest), dumps(sent))
-    job, tickets = current().store.accept_single(*facts, key=key.digest, fingerprint=key.fingerprint)
+    job, tickets = current().store.intake.accept_single(*facts, key=key.digest, fingerprint=key.fingerprint)
     put_tickets(current(), tickets)
     return job
 

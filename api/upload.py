@@ -12,11 +12,11 @@ from api.problems import Problem
 from jobs.codec.chunk import compress
 from jobs.codec.layout import Layout
 from jobs.errors import JobsError, StoreAway, StoreFull, UploadRefused
+from jobs.intake import Appended, Upload
 from jobs.record import Job, ModelVersion
 from jobs.splitter import Chunk
-from jobs.store import Appended, Upload
 
-SIGN_SECONDS = 2.5  # how often a slow upload shows that it goes on: a quarter of UPLOAD_SILENCE_MS (common.lua)
+SIGN_SECONDS = 2.5  # how often a slow upload shows that it goes on: a quarter of UPLOAD_SILENCE_MS in jobs/lua
 TRICKLE_SECONDS = 1.0  # rows that wait so long for a full chunk go without: their results need not wait either
 
 CHUNK_SECONDS = 0.1  # of a worker's time: so long a single prediction or another job may have to wait
@@ -78,7 +78,7 @@ class Uploader:
         # Refused means that there is nothing to take back; a store that is away finds the passed deadline by itself.
         if self._upload and error is not None and not isinstance(error, UploadRefused | StoreAway):
             with contextlib.suppress(JobsError):
-                self._api.store.take_back(self._upload)
+                self._api.store.intake.take_back(self._upload)
 
     def send(self, flush: bool = False) -> None:
         """Sends every chunk that is full; with `flush` all that is there. Raises LayoutError like `check_layout`."""
@@ -110,7 +110,7 @@ class Uploader:
         if self._upload is None:
             raise Problem(400, "no_rows", "There is no row in the body. Send at least one.")
         try:
-            return self._api.store.close(self._upload, self._chunks, current_key().fingerprint)
+            return self._api.store.intake.close(self._upload, self._chunks, current_key().fingerprint)
         except UploadRefused as error:
             raise self._why(error) from None
 
@@ -136,14 +136,14 @@ class Uploader:
         expected = int(self._body_bytes / (len(first.data) / first.rows)) if self._body_bytes else 0
         facts = (tenant(), self._form, self._model, layout)
         key = current_key().digest
-        return self._api.store.open_batch(*facts, row_bytes=row_bytes, expected_rows=expected, key=key)
+        return self._api.store.intake.open_batch(*facts, row_bytes=row_bytes, expected_rows=expected, key=key)
 
     def _append_when_there_is_room(self, upload: Upload, blob: bytes, rows: int) -> Appended:
         """Waits for workers to make room; raises StoreFull when they do not for ROOM_SECONDS."""
         until = time.monotonic() + ROOM_SECONDS
         while True:
             try:
-                return self._api.store.append(upload, self._chunks, blob, rows)
+                return self._api.store.intake.append(upload, self._chunks, blob, rows)
             except UploadRefused as error:
                 raise self._why(error) from None
             except StoreFull:
@@ -154,7 +154,7 @@ class Uploader:
 
     def _renew(self, upload: Upload) -> None:
         try:
-            self._api.store.renew_upload(upload)
+            self._api.store.intake.renew_upload(upload)
         except UploadRefused as error:
             raise self._why(error) from None
 

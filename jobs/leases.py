@@ -9,9 +9,10 @@ import redis
 
 from jobs.codec.layout import Layout
 from jobs.codec.patch import Patch
+from jobs.intake import MARK_MILLISECONDS
+from jobs.keys import PREFIX, job_key, new_inbox_ticket_id, new_token, text
 from jobs.record import ModelVersion
 from jobs.scripts import Limits, Scripts, translated
-from jobs.store import MARK_MILLISECONDS, PREFIX, job_key, new_inbox_ticket_id, new_token, text
 from jobs.tickets import Ticket, asked_tickets, inbox_ticket, job_ticket
 
 SINGLE = "s"  # stands in for the chunk's index where a single prediction is leased

@@ -9,7 +9,7 @@ from math import exp
 from jobs.codec.layout import Layout
 from jobs.status import ENDED, Status
 
-PACE_SECONDS = 5  # jobs/lua/common.lua has the same
+PACE_SECONDS = 5  # jobs/lua/shared/room.lua has the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Attempt:
 
 
 def read_attempt(text: str | bytes) -> Attempt:
-    """The attempt that note_attempt in jobs/lua/common.lua wrote, whatever else it wrote there."""
+    """The attempt that note_attempt in jobs/lua/shared/leases.lua wrote, whatever else it wrote there."""
     found = json.loads(text)
     return Attempt(**{field.name: found[field.name] for field in dataclasses.fields(Attempt)})
 

@@ -26,6 +26,7 @@ from jobs.errors import StoreAway, StoreFull
 from jobs.status import as_lua
 
 LUA = Path(__file__).parent / "lua"
+SHARED = ("keys", "idempotency", "records", "refusals", "slots", "room", "leases", "chunks")  # each uses earlier ones
 TICKETS_KEY = "rq:queue:queuecast"  # the list in which RQ keeps the ids of our tickets
 LIFE_SECONDS = 7 * 24 * 3600  # how long keys of an unended job live after the last touch
 
@@ -96,11 +97,9 @@ class Scripts:
 
     def __init__(self, client: redis.Redis, limits: Limits) -> None:
         self._client = client
-        shared = as_lua() + limits.as_lua() + (LUA / "common.lua").read_text(encoding="utf-8")
         self._scripts = {
-            path.stem: client.register_script(assemble(path.read_text(encoding="utf-8"), shared))
+            path.stem: client.register_script(assemble(path.read_text(encoding="utf-8"), limits))
             for path in LUA.glob("*.lua")
-            if path.stem != "common"
         }
 
     def call(self, name: str, *arguments: Argument) -> Any:  # noqa: ANN401 - what a script returns is its own affair
@@ -125,7 +124,8 @@ class Scripts:
         return pipeline.execute()
 
 
-def assemble(text: str, shared: str) -> str:
+def assemble(script: str, limits: Limits) -> str:
     """The script with what all share behind its first line, which has to stay the first (`#!lua …`)."""
-    first, _, rest = text.partition("\n")
-    return f"{first}\n{shared}\n{rest}"
+    first, _, rest = script.partition("\n")
+    shared = [(LUA / "shared" / f"{name}.lua").read_text(encoding="utf-8") for name in SHARED]
+    return "\n".join([first, as_lua() + limits.as_lua(), *shared, rest])

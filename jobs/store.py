@@ -1,4 +1,6 @@
-"""The records and bytes of all jobs: what the API asks of the store. (jobs/leases.py is what workers ask of it.)
+"""What the API asks of the store: here for jobs that are there, in jobs/intake.py for those that come.
+
+jobs/leases.py is what workers ask of it.
 
 Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a `ModelVersion.key`.
 
@@ -37,59 +39,25 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:swept` | string: time of the last sweep | a week |
 """
 
-import base64
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import redis
 
-from jobs.codec.layout import Layout
 from jobs.codec.patch import Patch
-from jobs.errors import JobGone, KeyRefused, MoveRefused, SameRequest, StoreFull, UnknownJob, UploadRefused
-from jobs.record import Attempt, Job, ModelVersion, read_attempt, read_record
+from jobs.errors import MoveRefused
+from jobs.intake import MARK_MILLISECONDS, Intake
+from jobs.keys import PREFIX, fields, job_key, looks_like_id, text
+from jobs.lookup import Lookup
+from jobs.record import Attempt, Job, read_attempt, read_record
 from jobs.scripts import Limits, Scripts, translated
 from jobs.seldom import Seldom
 from jobs.status import Status
-from jobs.tickets import Ticket, asked_tickets, inbox_ticket, job_ticket
+from jobs.tickets import Ticket, asked_tickets
 
-PREFIX = "qc:"
-GENERATION = PREFIX + "generation"
-GENERATION_LENGTH = 6
-ID_LENGTH = GENERATION_LENGTH + 26  # 26 characters of base 32 carry 130 bits, 128 of them random
-ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 LOOK_SECONDS = 2.0  # between two looks after the same job
-MARK_MILLISECONDS = 5000  # how long an inbox's ticket may be on its way before another is asked for
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """The right to append to, and to close, one batch that is being received."""
-
-    job_id: str
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What follows from a chunk that was added.
-
-    `rows_per_second` is what one worker does of this model (None: nobody has measured), `backlog_bytes` is input of
-    this batch that is not done, `tickets` are to be put.
-    """
-
-    rows_per_second: float | None
-    backlog_bytes: int
-    tickets: list[Ticket]
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """The job that an idempotency key is bound to, and the fingerprint of the request that made it."""
-
-    job_id: str
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,201 +99,19 @@ class QueueState:
     now: int
 
 
-def job_key(job_id: str, part: str | None = None) -> str:
-    """The key of a job's record, or of one of its parts."""
-    return f"{PREFIX}job:{job_id}:{part}" if part else f"{PREFIX}job:{job_id}"
-
-
-def new_token() -> str:
-    """A proof of holding something: nobody else can guess it."""
-    return secrets.token_hex(8)
-
-
-def new_inbox_ticket_id() -> str:
-    """The id of a ticket for an inbox; while the ticket is on its way it is also the inbox's mark."""
-    return "inbox-" + secrets.token_hex(8)
-
-
 class Store:
     """What the API asks of the store. Every method may raise StoreAway or StoreFull."""
 
     def __init__(self, client: redis.Redis, limits: Limits) -> None:
         self._client = client
         self._scripts = Scripts(client, limits)
-        self._generation: str | None = None
+        self._lookup = Lookup(client)
         self._looks = Seldom(LOOK_SECONDS)
-
-    # Accepting
-
-    def open_batch(
-        self,
-        tenant: str,
-        form: str,
-        model: ModelVersion,
-        layout: Layout,
-        *,
-        row_bytes: float = 0.0,
-        expected_rows: int = 0,
-        key: str = "",
-    ) -> Upload:
-        """Creates the record of a batch whose body is still arriving.
-
-        `row_bytes` is what a row of results will take in the store; `expected_rows` is 0 when nobody knows; `key` is
-        the digest of the idempotency key, if there is one. Raises KeyRefused when another job has it, and StoreFull
-        when the results of so many rows could not be kept.
-        """
-        token = new_token()
-        facts = (tenant, form, *_named(model), layout.to_json(), token)
-        job_id = self._accept("open", *facts, f"{row_bytes:.3f}", expected_rows, key)[0]
-        return Upload(job_id, token)
-
-    def append(self, upload: Upload, index: int, blob: bytes, rows: int) -> Appended:
-        """Adds one chunk; the same index twice changes nothing.
-
-        Raises UploadRefused when the job was canceled, deleted or taken back meanwhile or has failed, and StoreFull
-        when there is no room for the chunk and its results at this moment.
-        """
-        answer = self._scripts.call("append", upload.job_id, upload.token, index, rows, blob, secrets.token_hex(4))
-        reason, *found = _texts(answer)
-        _check_upload(upload, reason)
-        rate, backlog_bytes, *ticket_ids = found
-        return Appended(
-            float(rate) if rate else None, int(backlog_bytes), [job_ticket(ticket_id) for ticket_id in ticket_ids]
-        )
-
-    def renew_upload(self, upload: Upload) -> None:
-        """Moves the deadline of an upload that is slow but alive. Raises UploadRefused."""
-        _check_upload(upload, text(self._scripts.call("renew_upload", upload.job_id, upload.token)))
-
-    def close(self, upload: Upload, chunks: int, fingerprint: str = "") -> Job:
-        """Closes an upload of so many chunks: from here on the job is accepted. Raises UploadRefused.
-
-        The `fingerprint` of the request is what its idempotency key is bound to, if it came with one.
-        """
-        answer = self._scripts.call("close", upload.job_id, upload.token, chunks, fingerprint)
-        _check_upload(upload, text(answer))
-        return self._read(upload.job_id)
-
-    def take_back(self, upload: Upload) -> None:
-        """Erases a batch whose upload failed. One that was canceled, deleted or closed meanwhile is left alone."""
-        self._scripts.call("take_back", upload.job_id, upload.token)
-
-    def accept_single(
-        self, tenant: str, model: ModelVersion, input_json: str, *, key: str = "", fingerprint: str = ""
-    ) -> tuple[Job, list[Ticket]]:
-        """Accepts a single prediction; returns the job and the tickets to put.
-
-        `key` is the digest of the idempotency key, if there is one, and `fingerprint` that of the request. Raises
-        SameRequest and KeyRefused.
-        """
-        ticket_id = new_inbox_ticket_id()
-        facts = (tenant, *_named(model), input_json, ticket_id, MARK_MILLISECONDS)
-        job_id, answer = self._accept("accept_single", *facts, key, fingerprint)
-        tickets = [] if answer == "ok" else [inbox_ticket(ticket_id, model.key, front=answer == "front")]
-        return self._read(job_id), tickets
-
-    def find_key(self, tenant: str, key: str) -> Bound | None:
-        """What the idempotency key with the digest `key` is bound to; None when it is free. Raises KeyRefused."""
-        answer = _texts(self._scripts.call("find_key", tenant, key))
-        if not answer:
-            return None
-        _check_key(answer[0])
-        job_id, fingerprint = answer
-        return Bound(job_id, fingerprint)
-
-    def free_key(self, job: Job) -> None:
-        """Frees the idempotency key that a job came with, so that the same request makes a new job."""
-        self._scripts.call("free_key", job.id)
-
-    # Retrying
-
-    def open_retry(self, job: Job) -> Upload:
-        """Creates the record of a batch that retries an ended one; `copy_chunks` and `close` follow.
-
-        Raises JobGone when that one is not there any more, and StoreFull when what is copied could not be kept.
-        """
-        token = new_token()
-        job_id, answer = self._accept("open_retry", job.tenant, job.id, token)
-        if answer == "gone":
-            raise self._gone(job)
-        return Upload(job_id, token)
-
-    def copy_chunks(self, upload: Upload, job: Job, indexes: Iterable[int], rows: str) -> list[Ticket]:
-        """Copies chunks of an ended batch into the one that retries its `rows`; returns the tickets to put.
-
-        `rows` is "failed", "unprocessed", "both" or "all". The same index twice changes nothing. Raises JobGone,
-        UploadRefused and StoreFull.
-        """
-        facts = [(upload.job_id, upload.token, index, job.id, rows, secrets.token_hex(4)) for index in indexes]
-        tickets: list[Ticket] = []
-        for answer in self._scripts.call_all("copy_chunk", facts):
-            reason, *ticket_ids = _texts(answer)
-            if reason == "gone":
-                raise self._gone(job)
-            _check_upload(upload, reason)
-            tickets += map(job_ticket, ticket_ids)
-        return tickets
-
-    def retry_single(self, job: Job) -> tuple[Job, list[Ticket]]:
-        """Accepts the input of an ended single prediction anew; returns the new job and the tickets to put.
-
-        Raises JobGone when the ended one is not there any more.
-        """
-        ticket_id = new_inbox_ticket_id()
-        job_id, answer = self._accept("retry_single", job.tenant, job.id, ticket_id, MARK_MILLISECONDS)
-        if answer == "gone":
-            raise self._gone(job)
-        tickets = [] if answer == "ok" else [inbox_ticket(ticket_id, job.model.key, front=answer == "front")]
-        return self._read(job_id), tickets
-
-    def _gone(self, job: Job) -> JobGone:
-        """What is known of a job that was there a moment ago."""
-        self.find(job.id, job.tenant)  # raises it, mostly
-        return JobGone(job.id, "job_expired", None)
-
-    def _accept(self, script: str, *arguments: str | int) -> tuple[str, str]:
-        """Makes an id of the store's present generation and runs an accepting script with it."""
-        while True:
-            generation = self._generation or self._read_generation()
-            job_id = generation + _random_id()
-            answer = text(self._scripts.call(script, job_id, generation, *arguments))
-            _check_room(answer)
-            _check_key(answer)
-            if answer != "generation":
-                return job_id, answer
-            self._generation = None  # the store has begun another life since we asked
-
-    def _read_generation(self) -> str:
-        """The store's generation, begun here if it has none yet."""
-        begun = _random_id()[:GENERATION_LENGTH]
-        with translated():
-            found = self._client.set(GENERATION, begun, nx=True, get=True)
-        self._generation = text(found) if found else begun
-        return self._generation
-
-    # Looking
+        self.intake = Intake(self._scripts, self._lookup)
 
     def find(self, job_id: str, tenant: str) -> Job:
         """The job. Raises UnknownJob (another tenant's as well) or JobGone."""
-        if not looks_like_id(job_id):
-            raise UnknownJob(job_id)
-        with translated(), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.hgetall(job_key(job_id))
-            pipeline.get(f"{PREFIX}tombstone:{job_id}")
-            pipeline.get(GENERATION)
-            record, tombstone, generation = pipeline.execute()
-        if record:
-            job = read_record(job_id, _fields(record))
-            if job.tenant == tenant:
-                return job
-            raise UnknownJob(job_id)
-        if tombstone:
-            reason, at, owner = text(tombstone).split(" ", 2)
-            if owner == tenant:
-                raise JobGone(job_id, reason, int(at))
-        elif not job_id.startswith(text(generation) if generation else self._read_generation()):
-            raise JobGone(job_id, "job_lost", None)
-        raise UnknownJob(job_id)
+        return self._lookup.find(job_id, tenant)
 
     def attempts(self, jobs: Iterable[Job]) -> dict[str, list[Attempt]]:
         """The last attempts of each of these jobs that has any, by id; asks the store only if there is one."""
@@ -374,7 +160,7 @@ class Store:
                 pipeline.hgetall(job_key(job_id))
             records = pipeline.execute()
         return [
-            (at, job_id, read_record(job_id, _fields(record)) if record else None)
+            (at, job_id, read_record(job_id, fields(record)) if record else None)
             for (at, job_id), record in zip(order, records, strict=True)
         ]
 
@@ -470,47 +256,6 @@ class Store:
         with translated():
             return cast(bytes | None, self._client.hget(job_key(job_id, part), str(index)))
 
-    def _read(self, job_id: str) -> Job:
-        with translated():
-            record = self._client.hgetall(job_key(job_id))
-        if not record:
-            raise JobGone(job_id, "job_deleted", None)
-        return read_record(job_id, _fields(record))
-
-
-def looks_like_id(text: str) -> bool:
-    """Whether a job could have this id; what comes from outside is checked before it becomes part of a key."""
-    return len(text) == ID_LENGTH and ID_ALPHABET.issuperset(text)
-
-
-def _random_id() -> str:
-    return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
-
-
-def _named(model: ModelVersion) -> tuple[str, str, str, str]:
-    return model.name, model.version, model.sha256, model.key
-
-
-def _check_upload(upload: Upload, reason: str) -> None:
-    _check_room(reason)
-    if reason != "ok":
-        raise UploadRefused(upload.job_id, reason)
-
-
-def _check_room(answer: str) -> None:
-    """Raises StoreFull when that is what a script says."""
-    if answer.startswith("full "):
-        _, needed, free = answer.split()
-        raise StoreFull(int(needed), int(free))
-
-
-def _check_key(answer: str) -> None:
-    """Raises KeyRefused or SameRequest when a script says that another job has the idempotency key."""
-    if answer.startswith("idempotency_key_"):
-        raise KeyRefused(answer)
-    if answer.startswith("same "):
-        raise SameRequest(answer.removeprefix("same "))
-
 
 def _write_cursor(before: tuple[int, str]) -> str:
     return f"{before[0]}-{before[1]}"
@@ -521,16 +266,3 @@ def _read_cursor(cursor: str) -> tuple[int, str]:
     if not at.isascii() or not at.isdigit() or len(at) > 15 or not looks_like_id(job_id):
         raise ValueError("the cursor is not one that this server gave out")
     return int(at), job_id
-
-
-def text(value: Any) -> str:  # noqa: ANN401 - the client library says so too
-    """What the store holds as bytes, as text."""
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _texts(values: Iterable[bytes]) -> list[str]:
-    return [text(value) for value in values]
-
-
-def _fields(record: Mapping[Any, Any]) -> dict[str, str]:
-    return {text(name): text(value) for name, value in record.items()}

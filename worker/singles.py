@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import ceil
 from time import monotonic
 
+from jobs.keys import new_token
 from jobs.leases import LeasedSingles, Leases, SingleResult
-from jobs.store import new_token
 from worker.batch import named
 from worker.child import Child, ChildDied
 from worker.duty import Duty, LeaseLost, Stopping

@@ -11,7 +11,7 @@ from bench.recovery.page import Figure, Section, longest, lost_nothing
 from bench.recovery.stage import Batch, Load, Stage, predictor_of, processes_of, send, wait_for
 from bench.recovery.takeover import Takeover
 from bench.surroundings import Process
-from jobs.store import job_key
+from jobs.keys import job_key
 from tests.zoo.estimators import Slow
 
 KILLS = 20

@@ -11,7 +11,7 @@ from threading import Event
 from bench.recovery.asked import Asked
 from bench.recovery.page import Figure, Section, longest, lost_nothing
 from bench.recovery.stage import Batch, Outcome, Stage, ask, wait_for
-from jobs.store import job_key
+from jobs.keys import job_key
 from tests.zoo.estimators import Slow
 
 TIMES = 5

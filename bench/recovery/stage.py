@@ -23,7 +23,7 @@ from bench.client import Client
 from bench.processes import children_of_all, tree
 from bench.surroundings import LocalStore, Process, Reaper, Stack
 from bench.work import ROOT
-from jobs.store import PREFIX, job_key
+from jobs.keys import PREFIX, job_key
 from tests.zoo.estimators import Animal, write
 
 START_SECONDS = 60

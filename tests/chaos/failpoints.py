@@ -64,12 +64,19 @@ class Failpoints:
 
     def install(self):
         """Wraps every step of the product that may be the last one of a process."""
+        from jobs.intake import Intake
         from jobs.leases import Leases
         from jobs.store import Store
         from jobs.tickets import TicketQueue
         from worker.child import Child
 
-        watched = {Leases: public(Leases), Store: public(Store), TicketQueue: ["put"], Child: ["send", "wait"]}
+        watched = {
+            Leases: public(Leases),
+            Store: public(Store),
+            Intake: public(Intake),
+            TicketQueue: ["put"],
+            Child: ["send", "wait"],
+        }
         for owner, names in watched.items():
             for name in names:
                 setattr(owner, name, self.wrapped(owner.__name__, name, getattr(owner, name)))

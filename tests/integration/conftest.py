@@ -49,19 +49,19 @@ class Bench:
         )
 
     def open(self, tenant=TENANT):
-        return self.store.open_batch(tenant, "csv", MODEL, self.layout())
+        return self.store.intake.open_batch(tenant, "csv", MODEL, self.layout())
 
     def batch(self, chunks=2, rows=3, tenant=TENANT, close=True):
         """A batch of chunks that nobody has touched yet."""
         upload = self.open(tenant)
         for index in range(chunks):
-            self.store.append(upload, index, compress(b"7\n" * rows), rows)
+            self.store.intake.append(upload, index, compress(b"7\n" * rows), rows)
         if close:
-            self.store.close(upload, chunks)
+            self.store.intake.close(upload, chunks)
         return upload
 
     def single(self, text='{"RM":"7"}', tenant=TENANT):
-        return self.store.accept_single(tenant, MODEL, text)
+        return self.store.intake.accept_single(tenant, MODEL, text)
 
     def lease(self, job_id):
         return self.leases.lease(job_id, 0, "nobody")

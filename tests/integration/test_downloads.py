@@ -90,15 +90,15 @@ class Jobs:
             keep=keep,
             line_end="\r\n" if form == "csv" else "\n",
         )
-        upload = self.store.open_batch(TENANT, form, model, layout)
+        upload = self.store.intake.open_batch(TENANT, form, model, layout)
         rows = []
         for index, chunk in enumerate(chunks):
             rows.append(chunk.count(b"\n"))
-            (ticket,) = self.store.append(upload, index, compress(chunk), rows[-1]).tickets or (None,)
+            (ticket,) = self.store.intake.append(upload, index, compress(chunk), rows[-1]).tickets or (None,)
             if ticket:
                 slot, ticket_id = ticket.arguments[1], ticket.id
         if close:
-            self.store.close(upload, len(chunks))
+            self.store.intake.close(upload, len(chunks))
         for index in range(len(chunks) if done is None else done):
             self.commit(self.leases.lease(upload.job_id, slot, ticket_id), rows[index], layout, manifest)
         return upload.job_id
@@ -119,7 +119,7 @@ class Jobs:
 
     def single(self, outcome, *, name="housing", sent='{"RM":7.50,"note":"=x, y"}'):
         _, model = self.model(name)
-        job, _ = self.store.accept_single(TENANT, model, sent)
+        job, _ = self.store.intake.accept_single(TENANT, model, sent)
         if outcome == "canceled":
             self.store.cancel(job.id, TENANT)
         elif outcome is not None:
@@ -340,9 +340,9 @@ def test_canceled_job_has_the_rows_that_were_never_reached(client, jobs, api):
 def retried_and_canceled(api, job_id, rows):
     """The id of a batch that retries these rows and was canceled before a worker got to one."""
     job = api.store.find(job_id, TENANT)
-    upload = api.store.open_retry(job)
-    api.store.copy_chunks(upload, job, range(job.chunks_received), rows)
-    api.store.close(upload, job.chunks_received)
+    upload = api.store.intake.open_retry(job)
+    api.store.intake.copy_chunks(upload, job, range(job.chunks_received), rows)
+    api.store.intake.close(upload, job.chunks_received)
     return api.store.cancel(upload.job_id, TENANT).id
 
 

@@ -6,7 +6,9 @@ import pytest
 
 from jobs.connection import web_client
 from jobs.errors import JobGone, KeyRefused, SameRequest, StoreAway, UploadRefused
-from jobs.store import Bound, Store, new_token
+from jobs.intake import Bound
+from jobs.keys import new_token
+from jobs.store import Store
 from tests.integration.conftest import MODEL, TENANT
 from tests.proxy import Proxy
 
@@ -17,22 +19,22 @@ DAY = 24 * 3600
 
 
 def open_batch(bench, key=KEY):
-    return bench.store.open_batch(TENANT, "csv", MODEL, bench.layout(), key=key)
+    return bench.store.intake.open_batch(TENANT, "csv", MODEL, bench.layout(), key=key)
 
 
 def accept_batch(bench, fingerprint=PRINT):
     upload = open_batch(bench)
-    bench.store.append(upload, 0, b"blob", 3)
-    bench.store.close(upload, 1, fingerprint)
+    bench.store.intake.append(upload, 0, b"blob", 3)
+    bench.store.intake.close(upload, 1, fingerprint)
     return upload
 
 
 def accept_single(bench, fingerprint=PRINT, tenant=TENANT, key=KEY):
-    return bench.store.accept_single(tenant, MODEL, '{"RM":"7"}', key=key, fingerprint=fingerprint)[0]
+    return bench.store.intake.accept_single(tenant, MODEL, '{"RM":"7"}', key=key, fingerprint=fingerprint)[0]
 
 
 def bound(bench, tenant=TENANT):
-    return bench.store.find_key(tenant, KEY)
+    return bench.store.intake.find_key(tenant, KEY)
 
 
 def fall_silent(bench, upload, seconds):
@@ -51,9 +53,9 @@ def test_key_is_in_use_while_the_body_arrives_and_bound_by_the_acceptance(bench)
     assert bound(bench) is None
     upload = open_batch(bench)
     assert is_in_use(bench)
-    bench.store.append(upload, 0, b"blob", 3)
+    bench.store.intake.append(upload, 0, b"blob", 3)
     assert is_in_use(bench)
-    bench.store.close(upload, 1, PRINT)
+    bench.store.intake.close(upload, 1, PRINT)
     assert bound(bench) == Bound(upload.job_id, PRINT)
 
 
@@ -101,7 +103,7 @@ def test_no_key_leaves_no_trace(bench):
 
 def test_key_is_free_after_the_upload_was_taken_back(bench):
     upload = open_batch(bench)
-    bench.store.take_back(upload)
+    bench.store.intake.take_back(upload)
     assert bound(bench) is None
     assert bench.client.exists(NAME) == 0
 
@@ -119,13 +121,13 @@ def test_key_is_free_after_the_sweep_took_the_upload_back(bench):
 @pytest.mark.parametrize("end", ["cancel", "delete"])
 def test_key_is_free_when_the_job_is_stopped_before_its_acceptance(bench, end):
     upload = open_batch(bench)
-    bench.store.append(upload, 0, b"blob", 3)
+    bench.store.intake.append(upload, 0, b"blob", 3)
     getattr(bench.store, end)(upload.job_id, TENANT)
     second = accept_batch(bench)
     # Whatever still happens to the first job, the key is the second one's.
     with pytest.raises(UploadRefused):
-        bench.store.close(upload, 1, OTHER_PRINT)
-    bench.store.take_back(upload)
+        bench.store.intake.close(upload, 1, OTHER_PRINT)
+    bench.store.intake.take_back(upload)
     if end == "cancel":
         bench.store.delete(upload.job_id, TENANT)
     assert bound(bench) == Bound(second.job_id, PRINT)
@@ -148,16 +150,16 @@ def test_upload_without_a_sign_of_life_gives_way_to_who_comes_with_its_key(bench
     with pytest.raises(JobGone, match="upload_failed"):
         bench.find(dead.job_id)
     with pytest.raises(UploadRefused, match="upload_failed"):
-        bench.store.append(dead, 0, b"blob", 3)
+        bench.store.intake.append(dead, 0, b"blob", 3)
     with pytest.raises(UploadRefused, match="upload_failed"):
-        bench.store.close(dead, 0, PRINT)
+        bench.store.intake.close(dead, 0, PRINT)
     assert bound(bench).job_id != dead.job_id
 
 
 def test_upload_that_gives_signs_of_life_keeps_its_key(bench):
     slow = open_batch(bench)
     fall_silent(bench, slow, 50)
-    bench.store.renew_upload(slow)
+    bench.store.intake.renew_upload(slow)
     assert is_in_use(bench)
 
 
@@ -203,9 +205,9 @@ def test_key_of_a_job_that_is_gone_leads_to_the_reason(bench):
 
 def test_key_that_was_freed_can_be_had_again(bench):
     first = accept_single(bench)
-    bench.store.free_key(first)
+    bench.store.intake.free_key(first)
     second = accept_single(bench, OTHER_PRINT)
-    bench.store.free_key(first)
+    bench.store.intake.free_key(first)
     assert bound(bench) == Bound(second.id, OTHER_PRINT)
 
 
@@ -239,7 +241,7 @@ def lossy(bench, store_url):
         place = parts.netloc.replace(f":{parts.port}", f":{proxy.port}")
         with web_client(parts._replace(netloc=place).geturl()) as client:
             store = Store(client, bench.limits)
-            store.accept_single(TENANT, MODEL, '{"RM":"7"}')  # it is connected, and the script is loaded
+            store.intake.accept_single(TENANT, MODEL, '{"RM":"7"}')  # it is connected, and the script is loaded
             yield proxy, store
 
 
@@ -248,7 +250,7 @@ def test_single_is_accepted_once_when_the_connection_breaks_over_it(bench, lossy
     proxy, store = lossy
     before = bench.client.zcard("qc:singles")
     lose(proxy)
-    job, _ = store.accept_single(TENANT, MODEL, '{"RM":"7"}', key=KEY, fingerprint=PRINT)
+    job, _ = store.intake.accept_single(TENANT, MODEL, '{"RM":"7"}', key=KEY, fingerprint=PRINT)
     assert proxy.undropped == 0
     assert bound(bench) == Bound(job.id, PRINT)
     assert bench.client.zcard("qc:singles") == before + 1
@@ -262,11 +264,11 @@ def test_batch_is_accepted_once_when_the_connection_breaks_over_it(bench, lossy,
     bench.client.delete(NAME)  # all scripts are loaded
     if step == "open":
         lose(proxy)
-    upload = store.open_batch(TENANT, "csv", MODEL, bench.layout(), key=KEY)
-    store.append(upload, 0, b"blob", 3)
+    upload = store.intake.open_batch(TENANT, "csv", MODEL, bench.layout(), key=KEY)
+    store.intake.append(upload, 0, b"blob", 3)
     if step == "close":
         lose(proxy)
-    job = store.close(upload, 1, PRINT)
+    job = store.intake.close(upload, 1, PRINT)
     assert proxy.undropped == 0
     assert (job.id, job.status) == (upload.job_id, "queued")
     assert bound(bench) == Bound(job.id, PRINT)
@@ -277,7 +279,7 @@ def test_single_whose_acceptance_was_never_heard_of_is_found(bench, lossy):
     proxy, store = lossy
     proxy.drop_replies(2)
     with pytest.raises(StoreAway):
-        store.accept_single(TENANT, MODEL, '{"RM":"7"}', key=KEY, fingerprint=PRINT)
+        store.intake.accept_single(TENANT, MODEL, '{"RM":"7"}', key=KEY, fingerprint=PRINT)
     job_id = bound(bench).job_id
     with pytest.raises(SameRequest) as same:
         accept_single(bench)
@@ -288,10 +290,10 @@ def test_single_whose_acceptance_was_never_heard_of_is_found(bench, lossy):
 def test_batch_whose_acceptance_was_never_heard_of_is_wholly_there_or_wholly_absent(bench, lossy, lose):
     proxy, store = lossy
     upload = open_batch(bench)
-    bench.store.append(upload, 0, b"blob", 3)
+    bench.store.intake.append(upload, 0, b"blob", 3)
     lose(proxy, 2)
     with pytest.raises(StoreAway):
-        store.close(upload, 1, PRINT)
+        store.intake.close(upload, 1, PRINT)
     if lose is Proxy.drop_requests:
         assert is_in_use(bench)
         fall_silent(bench, upload, 11)

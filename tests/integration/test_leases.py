@@ -49,13 +49,13 @@ def test_work_starts_while_the_body_arrives_and_does_not_end_the_job(bench):
     upload = bench.batch(chunks=1, close=False)
     bench.commit(bench.lease(upload.job_id))
     assert bench.find(upload.job_id).status == "receiving"
-    assert bench.store.close(upload, 1).status == "succeeded"
+    assert bench.store.intake.close(upload, 1).status == "succeeded"
 
 
 def test_close_of_a_batch_that_is_being_worked_on_makes_it_running(bench):
     upload = bench.batch(chunks=1, close=False)
     bench.lease(upload.job_id)
-    assert bench.store.close(upload, 1).status == "running"
+    assert bench.store.intake.close(upload, 1).status == "running"
 
 
 def test_last_commit_ends_the_job_with_exact_counters(bench):
@@ -398,13 +398,13 @@ def test_slots_are_as_many_as_waiting_chunks_or_live_workers(bench):
     bench.announce("w1")
     bench.announce("w2")
     upload = bench.open()
-    tickets = [ticket for index in range(5) for ticket in bench.store.append(upload, index, b"blob", 1).tickets]
+    tickets = [ticket for index in range(5) for ticket in bench.store.intake.append(upload, index, b"blob", 1).tickets]
     assert [ticket.arguments for ticket in tickets] == [(upload.job_id, 0), (upload.job_id, 1)]
 
 
 def test_ticket_that_owns_its_slot_queues_itself_again(bench):
     upload = bench.open()
-    (ticket,) = bench.store.append(upload, 0, b"blob", 1).tickets
+    (ticket,) = bench.store.intake.append(upload, 0, b"blob", 1).tickets
     following = bench.leases.hand_on_slot(upload.job_id, 0, ticket.id, front=False)
     assert following.arguments == (upload.job_id, 0)
     assert following.id != ticket.id
@@ -413,16 +413,16 @@ def test_ticket_that_owns_its_slot_queues_itself_again(bench):
 
 def test_slot_is_freed_when_nothing_waits(bench):
     upload = bench.open()
-    (ticket,) = bench.store.append(upload, 0, b"blob", 1).tickets
+    (ticket,) = bench.store.intake.append(upload, 0, b"blob", 1).tickets
     bench.lease(upload.job_id)
     assert bench.leases.hand_on_slot(upload.job_id, 0, ticket.id, front=False) is None
-    assert len(bench.store.append(upload, 1, b"blob", 1).tickets) == 1
+    assert len(bench.store.intake.append(upload, 1, b"blob", 1).tickets) == 1
 
 
 def test_lost_ticket_is_replaced_by_the_sweep(bench):
     bench.announce()
     upload = bench.open()
-    (lost,) = bench.store.append(upload, 0, b"blob", 1).tickets
+    (lost,) = bench.store.intake.append(upload, 0, b"blob", 1).tickets
     age_slots(bench, upload)
     (ticket,) = bench.sweep()
     assert ticket.arguments == (upload.job_id, 0)
@@ -433,7 +433,7 @@ def test_lost_ticket_is_replaced_by_the_sweep(bench):
 def test_ticket_that_waits_in_the_queue_is_not_replaced(bench):
     bench.announce()
     upload = bench.open()
-    bench.tickets.put(bench.store.append(upload, 0, b"blob", 1).tickets)
+    bench.tickets.put(bench.store.intake.append(upload, 0, b"blob", 1).tickets)
     age_slots(bench, upload)
     assert bench.sweep() == []
 
@@ -441,8 +441,8 @@ def test_ticket_that_waits_in_the_queue_is_not_replaced(bench):
 def test_slot_at_work_is_not_freed(bench):
     bench.announce()
     upload = bench.batch(chunks=0, close=False)
-    (ticket,) = bench.store.append(upload, 0, b"blob", 1).tickets
-    bench.store.append(upload, 1, b"blob", 1)
+    (ticket,) = bench.store.intake.append(upload, 0, b"blob", 1).tickets
+    bench.store.intake.append(upload, 1, b"blob", 1)
     chunk = bench.leases.lease(upload.job_id, 0, ticket.id)
     age_slots(bench, upload)
     bench.leases.renew([chunk.lease], 0, ticket.id)

@@ -29,13 +29,13 @@ def ended(bench, failed=(), chunks=3, keep_input=False):
 
 
 def opened(bench, job, rows="both"):
-    upload = bench.store.open_retry(job)
-    bench.store.copy_chunks(upload, job, range(job.chunks_received), rows)
+    upload = bench.store.intake.open_retry(job)
+    bench.store.intake.copy_chunks(upload, job, range(job.chunks_received), rows)
     return upload
 
 
 def retried(bench, job, rows="both"):
-    return bench.store.close(opened(bench, job, rows), job.chunks_received)
+    return bench.store.intake.close(opened(bench, job, rows), job.chunks_received)
 
 
 def waiting(bench, job):
@@ -156,7 +156,7 @@ def test_copying_a_chunk_twice_changes_nothing(bench):
     old = ended(bench, failed=[0, 1])
     upload = opened(bench, old)
     before = bench.find(upload.job_id)
-    bench.store.copy_chunks(upload, old, [0, 1, 2], "both")
+    bench.store.intake.copy_chunks(upload, old, [0, 1, 2], "both")
     assert bench.find(upload.job_id) == before
     assert waiting(bench, before) == [1, 2]
 
@@ -167,29 +167,29 @@ def test_workers_may_end_the_work_before_the_last_chunk_is_copied(bench):
     hand_in(bench, upload.job_id)
     hand_in(bench, upload.job_id)
     assert bench.find(upload.job_id).status is Status.RECEIVING
-    assert bench.store.close(upload, 3).status is Status.SUCCEEDED
+    assert bench.store.intake.close(upload, 3).status is Status.SUCCEEDED
 
 
 def test_first_chunk_to_do_gets_a_ticket(bench):
     bench.announce()
     old = ended(bench, failed=[0])
-    upload = bench.store.open_retry(old)
-    assert bench.store.copy_chunks(upload, old, [0], "both") == []
-    (ticket,) = bench.store.copy_chunks(upload, old, [1, 2], "both")
+    upload = bench.store.intake.open_retry(old)
+    assert bench.store.intake.copy_chunks(upload, old, [0], "both") == []
+    (ticket,) = bench.store.intake.copy_chunks(upload, old, [1, 2], "both")
     assert ticket.id.startswith(upload.job_id)
 
 
 def test_old_job_that_is_deleted_meanwhile_leaves_nothing_of_the_new_one(bench):
     old = ended(bench, failed=[0])
-    upload = bench.store.open_retry(old)
-    bench.store.copy_chunks(upload, old, [0], "both")
+    upload = bench.store.intake.open_retry(old)
+    bench.store.intake.copy_chunks(upload, old, [0], "both")
     bench.store.delete(old.id, TENANT)
     with pytest.raises(JobGone) as gone:
-        bench.store.copy_chunks(upload, old, [1, 2], "both")
+        bench.store.intake.copy_chunks(upload, old, [1, 2], "both")
     assert (gone.value.job_id, gone.value.reason) == (old.id, "job_deleted")
     with pytest.raises(JobGone):
-        bench.store.open_retry(old)
-    bench.store.take_back(upload)
+        bench.store.intake.open_retry(old)
+    bench.store.intake.take_back(upload)
     assert bench.client.keys("qc:job:*") == []
 
 
@@ -199,26 +199,26 @@ def test_copy_that_breaks_off_is_taken_back_by_the_sweep(bench):
     bench.sweep()
     assert bench.client.keys(f"qc:job:{upload.job_id}*") == []
     with pytest.raises(UploadRefused):
-        bench.store.close(upload, 3)
+        bench.store.intake.close(upload, 3)
 
 
 def test_copying_into_a_canceled_job_is_refused(bench):
     old = ended(bench, failed=[0])
-    upload = bench.store.open_retry(old)
+    upload = bench.store.intake.open_retry(old)
     bench.store.cancel(upload.job_id, TENANT)
     with pytest.raises(UploadRefused) as refused:
-        bench.store.copy_chunks(upload, old, [0], "both")
+        bench.store.intake.copy_chunks(upload, old, [0], "both")
     assert refused.value.reason == "job_canceled"
 
 
 def test_new_job_that_fails_while_it_is_copied_is_taken_back(bench):
     old = ended(bench, failed=[0])
-    upload = bench.store.open_retry(old)
+    upload = bench.store.intake.open_retry(old)
     bench.leases.fail([upload.job_id], "model_corrupt", "The file is another one.")
     with pytest.raises(UploadRefused) as refused:
-        bench.store.copy_chunks(upload, old, [0], "both")
+        bench.store.intake.copy_chunks(upload, old, [0], "both")
     assert refused.value.reason == "job_failed"
-    bench.store.take_back(upload)
+    bench.store.intake.take_back(upload)
     assert bench.client.keys(f"qc:job:{upload.job_id}*") == []
 
 
@@ -229,7 +229,7 @@ def test_batch_whose_copy_does_not_fit_is_refused_and_leaves_nothing(bench, benc
     before = set(bench.client.keys())
     used = bench.client.info("memory")["used_memory"]
     with pytest.raises(StoreFull):
-        bench_with(store_budget_bytes=used + MIB // 2).store.open_retry(old)
+        bench_with(store_budget_bytes=used + MIB // 2).store.intake.open_retry(old)
     assert set(bench.client.keys()) == before
 
 
@@ -237,18 +237,18 @@ def test_chunk_without_room_changes_nothing(bench, bench_with):
     upload = bench.batch(1)
     hand_in(bench, upload.job_id, failed=1, result=b"x" * MIB)
     old = bench.find(upload.job_id)
-    new = bench.store.open_retry(old)
+    new = bench.store.intake.open_retry(old)
     used = bench.client.info("memory")["used_memory"]
     with pytest.raises(StoreFull):
-        bench_with(store_budget_bytes=used + MIB // 2).store.copy_chunks(new, old, [0], "both")
+        bench_with(store_budget_bytes=used + MIB // 2).store.intake.copy_chunks(new, old, [0], "both")
     assert bench.find(new.job_id).rows_received == 0
 
 
 def test_room_is_promised_for_what_is_to_do_and_freed_at_the_end(bench):
-    upload = bench.store.open_batch(TENANT, "csv", MODEL, bench.layout(), row_bytes=10)
+    upload = bench.store.intake.open_batch(TENANT, "csv", MODEL, bench.layout(), row_bytes=10)
     for index in range(2):
-        bench.store.append(upload, index, b"blob", 3)
-    bench.store.close(upload, 2)
+        bench.store.intake.append(upload, index, b"blob", 3)
+    bench.store.intake.close(upload, 2)
     hand_in(bench, upload.job_id)
     job = retried(bench, bench.store.cancel(upload.job_id, TENANT))
     assert bench.client.hget("qc:promised", job.id) == b"30"
@@ -271,7 +271,7 @@ def test_single_is_accepted_anew(bench):
     bench.announce()
     old, _ = bench.single()
     bench.store.cancel(old.id, TENANT)
-    job, tickets = bench.store.retry_single(bench.find(old.id))
+    job, tickets = bench.store.intake.retry_single(bench.find(old.id))
     assert (job.status, job.kind, job.retry_of, job.input) == (Status.QUEUED, "single", old.id, old.input)
     assert len(tickets) == 0 or tickets[0].id.startswith("inbox-")
     found = bench.leases.lease_singles([job.model.key], 10, "ticket")
@@ -287,7 +287,7 @@ def test_single_that_is_gone_is_not_accepted_anew(bench):
     old = bench.find(old.id)
     bench.store.delete(old.id, TENANT)
     with pytest.raises(JobGone):
-        bench.store.retry_single(old)
+        bench.store.intake.retry_single(old)
     assert bench.client.keys("qc:job:*") == []
 
 

@@ -22,7 +22,7 @@ def promised(bench):
 
 def open_batch(bench, row_bytes=0.0, expected_rows=0):
     facts = ("public", "csv", MODEL, bench.layout())
-    return bench.store.open_batch(*facts, row_bytes=row_bytes, expected_rows=expected_rows)
+    return bench.store.intake.open_batch(*facts, row_bytes=row_bytes, expected_rows=expected_rows)
 
 
 def commit(bench, chunk, seconds=0.0):
@@ -47,17 +47,17 @@ def test_what_is_promised_to_one_batch_is_not_there_for_another(small):
 def test_chunk_without_room_changes_nothing_and_is_taken_later(small):
     upload = open_batch(small, row_bytes=1)
     with pytest.raises(StoreFull):
-        small.store.append(upload, 0, b"blob", 2 * MIB)
+        small.store.intake.append(upload, 0, b"blob", 2 * MIB)
     job = small.find(upload.job_id)
     assert (job.rows_received, job.chunks_received) == (0, 0)
-    small.store.append(upload, 0, b"blob", 5)
+    small.store.intake.append(upload, 0, b"blob", 5)
     assert small.find(upload.job_id).rows_received == 5
 
 
 def test_results_of_a_body_of_unknown_length_are_promised_chunk_by_chunk(bench):
     upload = open_batch(bench, row_bytes=10)
     for index in range(3):
-        bench.store.append(upload, index, b"blob", 100)
+        bench.store.intake.append(upload, index, b"blob", 100)
     assert promised(bench) == {upload.job_id: 3000}
     commit(bench, bench.lease(upload.job_id))
     assert promised(bench) == {upload.job_id: 2000}
@@ -65,21 +65,21 @@ def test_results_of_a_body_of_unknown_length_are_promised_chunk_by_chunk(bench):
 
 def test_promise_for_rows_that_did_not_come_is_free_after_the_close(bench):
     upload = open_batch(bench, row_bytes=10, expected_rows=1000)
-    bench.store.append(upload, 0, b"blob", 100)
+    bench.store.intake.append(upload, 0, b"blob", 100)
     assert promised(bench) == {upload.job_id: 10_000}
-    bench.store.close(upload, 1)
+    bench.store.intake.close(upload, 1)
     assert promised(bench) == {upload.job_id: 1000}
 
 
 @pytest.mark.parametrize("end", ["commit", "cancel", "delete", "take_back"])
 def test_promise_ends_with_the_job(bench, end):
     upload = open_batch(bench, row_bytes=10, expected_rows=1000)
-    bench.store.append(upload, 0, b"blob", 100)
+    bench.store.intake.append(upload, 0, b"blob", 100)
     if end == "commit":
-        bench.store.close(upload, 1)
+        bench.store.intake.close(upload, 1)
         commit(bench, bench.lease(upload.job_id))
     elif end == "take_back":
-        bench.store.take_back(upload)
+        bench.store.intake.take_back(upload)
     else:
         getattr(bench.store, end)(upload.job_id, "public")
     assert promised(bench) == {}
@@ -109,41 +109,41 @@ def test_own_limit_of_the_store_counts_when_no_budget_is_set(bench):
 
 def test_backlog_is_what_waits_or_is_worked_on(bench):
     upload = open_batch(bench)
-    assert bench.store.append(upload, 0, b"x" * 100, 1).backlog_bytes == 100
-    assert bench.store.append(upload, 1, b"x" * 50, 1).backlog_bytes == 150
+    assert bench.store.intake.append(upload, 0, b"x" * 100, 1).backlog_bytes == 100
+    assert bench.store.intake.append(upload, 1, b"x" * 50, 1).backlog_bytes == 150
     commit(bench, bench.lease(upload.job_id))
-    assert bench.store.append(upload, 2, b"x" * 10, 1).backlog_bytes == 60
+    assert bench.store.intake.append(upload, 2, b"x" * 10, 1).backlog_bytes == 60
 
 
 def test_speed_of_a_model_is_measured_and_followed(bench):
     upload = open_batch(bench)
-    assert bench.store.append(upload, 0, b"blob", 100).rows_per_second is None
+    assert bench.store.intake.append(upload, 0, b"blob", 100).rows_per_second is None
     commit(bench, bench.lease(upload.job_id), seconds=0.5)
-    assert bench.store.append(upload, 1, b"blob", 100).rows_per_second == pytest.approx(200)
+    assert bench.store.intake.append(upload, 1, b"blob", 100).rows_per_second == pytest.approx(200)
     commit(bench, bench.lease(upload.job_id), seconds=0.1)
-    assert bench.store.append(upload, 2, b"blob", 100).rows_per_second == pytest.approx(0.7 * 200 + 0.3 * 1000)
+    assert bench.store.intake.append(upload, 2, b"blob", 100).rows_per_second == pytest.approx(0.7 * 200 + 0.3 * 1000)
 
 
 def test_time_that_tells_nothing_of_the_model_is_not_learnt(bench):
     upload = open_batch(bench)
-    bench.store.append(upload, 0, b"blob", 100)
+    bench.store.intake.append(upload, 0, b"blob", 100)
     commit(bench, bench.lease(upload.job_id), seconds=0.0)
-    assert bench.store.append(upload, 1, b"blob", 100).rows_per_second is None
+    assert bench.store.intake.append(upload, 1, b"blob", 100).rows_per_second is None
 
 
 def test_queue_knows_seconds_of_work_from_the_measured_speed(bench):
     upload = open_batch(bench)
-    bench.store.append(upload, 0, b"blob", 100)
+    bench.store.intake.append(upload, 0, b"blob", 100)
     assert bench.store.queue_state().seconds is None
     commit(bench, bench.lease(upload.job_id), seconds=0.5)
-    bench.store.append(upload, 1, b"blob", 1000)
+    bench.store.intake.append(upload, 1, b"blob", 1000)
     assert bench.store.queue_state().seconds == pytest.approx(5)
 
 
 def test_pace_of_a_batch_is_that_of_the_last_seconds(bench):
     upload = open_batch(bench)
     for index in range(2):
-        bench.store.append(upload, index, b"blob", 1000)
+        bench.store.intake.append(upload, index, b"blob", 1000)
     first = bench.lease(upload.job_id)
     start = bench.now()
     bench.client.hset(f"qc:job:{upload.job_id}", "started_at", start - 60_000)

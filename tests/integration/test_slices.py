@@ -66,14 +66,14 @@ class OneWorker:
         self.rounds.turn()
 
     def batch(self, model, *chunks):
-        upload = self.bench.store.open_batch("public", "csv", self.model(model), LAYOUT)
+        upload = self.bench.store.intake.open_batch("public", "csv", self.model(model), LAYOUT)
         for index, rows in enumerate(chunks):
-            self.bench.store.append(upload, index, b"".join(b"%d\n" % row for row in range(rows)), rows)
-        self.bench.store.close(upload, len(chunks))
+            self.bench.store.intake.append(upload, index, b"".join(b"%d\n" % row for row in range(rows)), rows)
+        self.bench.store.intake.close(upload, len(chunks))
         return upload.job_id
 
     def single(self, model):
-        return self.bench.store.accept_single("public", self.model(model), '{"x":1}')[0].id
+        return self.bench.store.intake.accept_single("public", self.model(model), '{"x":1}')[0].id
 
     def model(self, name):
         manifest = self.catalog.find(name)
@@ -183,7 +183,7 @@ def test_poison_singles_do_not_keep_a_chunk_from_its_end(worker):
 
     def poison():
         while not ends.wait(0.5):
-            worker.bench.store.accept_single("public", worker.model("exits"), '{"x":-1}')
+            worker.bench.store.intake.accept_single("public", worker.model("exits"), '{"x":-1}')
 
     thread = threading.Thread(target=poison)
     thread.start()

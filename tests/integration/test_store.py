@@ -4,8 +4,9 @@ import pytest
 
 from jobs.codec.chunk import decompress
 from jobs.errors import JobGone, MoveRefused, UnknownJob, UploadRefused
+from jobs.intake import Upload
+from jobs.keys import looks_like_id
 from jobs.status import Status, may_move
-from jobs.store import Upload, looks_like_id
 
 ABSENT = "a" * 32
 
@@ -13,16 +14,16 @@ ABSENT = "a" * 32
 def test_upload_is_receiving_until_it_is_closed(bench):
     upload = bench.open()
     assert bench.find(upload.job_id).status == "receiving"
-    bench.store.append(upload, 0, b"blob", 5)
+    bench.store.intake.append(upload, 0, b"blob", 5)
     assert bench.find(upload.job_id).rows_total is None
-    job = bench.store.close(upload, 1)
+    job = bench.store.intake.close(upload, 1)
     assert (job.status, job.rows_total, job.rows_received) == ("queued", 5, 5)
 
 
 def test_same_index_twice_changes_nothing(bench):
     upload = bench.open()
-    bench.store.append(upload, 0, b"first", 5)
-    bench.store.append(upload, 0, b"second", 9)
+    bench.store.intake.append(upload, 0, b"first", 5)
+    bench.store.intake.append(upload, 0, b"second", 9)
     job = bench.find(upload.job_id)
     assert (job.rows_received, job.chunks_received) == (5, 1)
     assert bench.store.input(upload.job_id, 0) == b"first"
@@ -31,14 +32,14 @@ def test_same_index_twice_changes_nothing(bench):
 
 def test_closing_twice_is_closing_once(bench):
     upload = bench.batch(chunks=1)
-    assert bench.store.close(upload, 1).status == "queued"
+    assert bench.store.intake.close(upload, 1).status == "queued"
 
 
 def test_close_that_misses_a_chunk_is_refused(bench):
     upload = bench.open()
-    bench.store.append(upload, 0, b"blob", 5)
+    bench.store.intake.append(upload, 0, b"blob", 5)
     with pytest.raises(UploadRefused):
-        bench.store.close(upload, 2)
+        bench.store.intake.close(upload, 2)
     assert bench.find(upload.job_id).status == "receiving"
 
 
@@ -46,10 +47,10 @@ def test_append_and_close_need_the_token(bench):
     upload = bench.open()
     stranger = Upload(upload.job_id, "not the token")
     with pytest.raises(UploadRefused):
-        bench.store.append(stranger, 0, b"blob", 1)
+        bench.store.intake.append(stranger, 0, b"blob", 1)
     with pytest.raises(UploadRefused):
-        bench.store.close(stranger, 0)
-    bench.store.take_back(stranger)
+        bench.store.intake.close(stranger, 0)
+    bench.store.intake.take_back(stranger)
     assert bench.find(upload.job_id).status == "receiving"
 
 
@@ -58,9 +59,9 @@ def test_append_close_and_renewal_are_refused_after_the_end(bench, end, reason):
     upload = bench.open()
     getattr(bench.store, end)(upload.job_id, "public")
     for refused in (
-        lambda: bench.store.append(upload, 0, b"blob", 1),
-        lambda: bench.store.close(upload, 0),
-        lambda: bench.store.renew_upload(upload),
+        lambda: bench.store.intake.append(upload, 0, b"blob", 1),
+        lambda: bench.store.intake.close(upload, 0),
+        lambda: bench.store.intake.renew_upload(upload),
     ):
         with pytest.raises(UploadRefused) as caught:
             refused()
@@ -69,7 +70,7 @@ def test_append_close_and_renewal_are_refused_after_the_end(bench, end, reason):
 
 def test_upload_that_was_taken_back_leaves_only_a_tombstone(bench):
     upload = bench.batch(close=False)
-    bench.store.take_back(upload)
+    bench.store.intake.take_back(upload)
     with pytest.raises(JobGone) as caught:
         bench.find(upload.job_id)
     assert caught.value.reason == "upload_failed"
@@ -79,7 +80,7 @@ def test_upload_that_was_taken_back_leaves_only_a_tombstone(bench):
 
 def test_closed_upload_is_not_taken_back(bench):
     upload = bench.batch()
-    bench.store.take_back(upload)
+    bench.store.intake.take_back(upload)
     assert bench.find(upload.job_id).status == "queued"
 
 
@@ -91,13 +92,13 @@ def test_upload_whose_deadline_passed_is_swept_away(bench_with):
         bench.find(upload.job_id)
     assert caught.value.reason == "upload_failed"
     with pytest.raises(UploadRefused):
-        bench.store.append(upload, 2, b"blob", 1)
+        bench.store.intake.append(upload, 2, b"blob", 1)
 
 
 def test_renewed_upload_is_not_swept_away(bench):
     upload = bench.batch(close=False)
     bench.client.zadd("qc:receiving", {upload.job_id: 1})
-    bench.store.renew_upload(upload)
+    bench.store.intake.renew_upload(upload)
     bench.sweep()
     assert bench.find(upload.job_id).status == "receiving"
 
@@ -211,11 +212,9 @@ def test_scripts_and_table_agree_on_every_move(bench, current, wanted):
 
 
 def _move_script(bench):
-    from jobs.scripts import LUA, assemble
-    from jobs.status import as_lua
+    from jobs.scripts import assemble
 
-    shared = as_lua() + bench.limits.as_lua() + (LUA / "common.lua").read_text()
-    return assemble("#!lua\nreturn move(ARGV[1], ARGV[2]) and 1 or 0", shared)
+    return assemble("#!lua\nreturn move(ARGV[1], ARGV[2]) and 1 or 0", bench.limits)
 
 
 def test_every_key_has_an_expiry_but_the_documented_few(bench):
@@ -230,9 +229,9 @@ def test_every_key_has_an_expiry_but_the_documented_few(bench):
     upload = bench.open()
     check()
     for index in range(3):
-        bench.store.append(upload, index, b"blob", 2)
+        bench.store.intake.append(upload, index, b"blob", 2)
         check()
-    bench.store.close(upload, 3)
+    bench.store.intake.close(upload, 3)
     bench.single()
     check()
     first, second = bench.lease(upload.job_id), bench.lease(upload.job_id)

@@ -96,7 +96,7 @@ def codes_in_tables():
 
 
 def codes_in_scripts():
-    for path in (ROOT / "jobs" / "lua").glob("*.lua"):
+    for path in (ROOT / "jobs" / "lua").rglob("*.lua"):
         script = read(path)
         yield from re.findall(r"\b(?:fail\(id|finish\(id, 'failed', at), '(\w+)'", script)
 
@@ -112,7 +112,7 @@ def test_every_code_that_a_client_can_get_is_documented():
 
 
 def test_every_documented_code_stands_in_the_code():
-    sources = [read(path) for path in [*trees(), *(ROOT / "jobs" / "lua").glob("*.lua")]]
+    sources = [read(path) for path in [*trees(), *(ROOT / "jobs" / "lua").rglob("*.lua")]]
     words = {word for source in sources for word in re.findall(r"[\"'](\w+)[\"']", source)}
     assert documented_codes() - words - set(codes_made_from_parameters()) == set()
 
@@ -235,7 +235,7 @@ def pattern_of(expression):
 
 
 def keys_of_scripts():
-    scripts = "\n".join(read(path) for path in (ROOT / "jobs" / "lua").glob("*.lua"))
+    scripts = "\n".join(read(path) for path in (ROOT / "jobs" / "lua").rglob("*.lua"))
     for expression in re.findall(r"(?<![\w.])key\(('[^()]*)\)", scripts):
         yield "qc:" + pattern_of(expression)
     for choice in re.findall(r"(?<![\w.])key\((?!')([^()]*'[^()]*)\)", scripts):

@@ -1,0 +1,215 @@
+"""Accepting: how jobs and their rows come into the store."""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from jobs.codec.layout import Layout
+from jobs.errors import JobGone, KeyRefused, SameRequest, StoreFull, UploadRefused
+from jobs.keys import new_inbox_ticket_id, new_token, random_id, text, texts
+from jobs.lookup import Lookup
+from jobs.record import Job, ModelVersion
+from jobs.scripts import Scripts
+from jobs.tickets import Ticket, inbox_ticket, job_ticket
+
+MARK_MILLISECONDS = 5000  # how long an inbox's ticket may be on its way before another is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The right to append to, and to close, one batch that is being received."""
+
+    job_id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What follows from a chunk that was added.
+
+    `rows_per_second` is what one worker does of this model (None: nobody has measured), `backlog_bytes` is input of
+    this batch that is not done, `tickets` are to be put.
+    """
+
+    rows_per_second: float | None
+    backlog_bytes: int
+    tickets: list[Ticket]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The job that an idempotency key is bound to, and the fingerprint of the request that made it."""
+
+    job_id: str
+    fingerprint: str
+
+
+class Intake:
+    """What accepts jobs. Every method may raise StoreAway or StoreFull."""
+
+    def __init__(self, scripts: Scripts, lookup: Lookup) -> None:
+        self._scripts = scripts
+        self._lookup = lookup
+
+    def open_batch(
+        self,
+        tenant: str,
+        form: str,
+        model: ModelVersion,
+        layout: Layout,
+        *,
+        row_bytes: float = 0.0,
+        expected_rows: int = 0,
+        key: str = "",
+    ) -> Upload:
+        """Creates the record of a batch whose body is still arriving.
+
+        `row_bytes` is what a row of results will take in the store; `expected_rows` is 0 when nobody knows; `key` is
+        the digest of the idempotency key, if there is one. Raises KeyRefused when another job has it, and StoreFull
+        when the results of so many rows could not be kept.
+        """
+        token = new_token()
+        facts = (tenant, form, *_named(model), layout.to_json(), token)
+        job_id = self._accept("open", *facts, f"{row_bytes:.3f}", expected_rows, key)[0]
+        return Upload(job_id, token)
+
+    def append(self, upload: Upload, index: int, blob: bytes, rows: int) -> Appended:
+        """Adds one chunk; the same index twice changes nothing.
+
+        Raises UploadRefused when the job was canceled, deleted or taken back meanwhile or has failed, and StoreFull
+        when there is no room for the chunk and its results at this moment.
+        """
+        answer = self._scripts.call("append", upload.job_id, upload.token, index, rows, blob, secrets.token_hex(4))
+        reason, *found = texts(answer)
+        _check_upload(upload, reason)
+        rate, backlog_bytes, *ticket_ids = found
+        return Appended(
+            float(rate) if rate else None, int(backlog_bytes), [job_ticket(ticket_id) for ticket_id in ticket_ids]
+        )
+
+    def renew_upload(self, upload: Upload) -> None:
+        """Moves the deadline of an upload that is slow but alive. Raises UploadRefused."""
+        _check_upload(upload, text(self._scripts.call("renew_upload", upload.job_id, upload.token)))
+
+    def close(self, upload: Upload, chunks: int, fingerprint: str = "") -> Job:
+        """Closes an upload of so many chunks: from here on the job is accepted. Raises UploadRefused.
+
+        The `fingerprint` of the request is what its idempotency key is bound to, if it came with one.
+        """
+        answer = self._scripts.call("close", upload.job_id, upload.token, chunks, fingerprint)
+        _check_upload(upload, text(answer))
+        return self._lookup.read(upload.job_id)
+
+    def take_back(self, upload: Upload) -> None:
+        """Erases a batch whose upload failed. One that was canceled, deleted or closed meanwhile is left alone."""
+        self._scripts.call("take_back", upload.job_id, upload.token)
+
+    def accept_single(
+        self, tenant: str, model: ModelVersion, input_json: str, *, key: str = "", fingerprint: str = ""
+    ) -> tuple[Job, list[Ticket]]:
+        """Accepts a single prediction; returns the job and the tickets to put.
+
+        `key` is the digest of the idempotency key, if there is one, and `fingerprint` that of the request. Raises
+        SameRequest and KeyRefused.
+        """
+        ticket_id = new_inbox_ticket_id()
+        facts = (tenant, *_named(model), input_json, ticket_id, MARK_MILLISECONDS)
+        job_id, answer = self._accept("accept_single", *facts, key, fingerprint)
+        tickets = [] if answer == "ok" else [inbox_ticket(ticket_id, model.key, front=answer == "front")]
+        return self._lookup.read(job_id), tickets
+
+    def find_key(self, tenant: str, key: str) -> Bound | None:
+        """What the idempotency key with the digest `key` is bound to; None when it is free. Raises KeyRefused."""
+        answer = texts(self._scripts.call("find_key", tenant, key))
+        if not answer:
+            return None
+        _check_key(answer[0])
+        job_id, fingerprint = answer
+        return Bound(job_id, fingerprint)
+
+    def free_key(self, job: Job) -> None:
+        """Frees the idempotency key that a job came with, so that the same request makes a new job."""
+        self._scripts.call("free_key", job.id)
+
+    # Retrying
+
+    def open_retry(self, job: Job) -> Upload:
+        """Creates the record of a batch that retries an ended one; `copy_chunks` and `close` follow.
+
+        Raises JobGone when that one is not there any more, and StoreFull when what is copied could not be kept.
+        """
+        token = new_token()
+        job_id, answer = self._accept("open_retry", job.tenant, job.id, token)
+        if answer == "gone":
+            raise self._gone(job)
+        return Upload(job_id, token)
+
+    def copy_chunks(self, upload: Upload, job: Job, indexes: Iterable[int], rows: str) -> list[Ticket]:
+        """Copies chunks of an ended batch into the one that retries its `rows`; returns the tickets to put.
+
+        `rows` is "failed", "unprocessed", "both" or "all". The same index twice changes nothing. Raises JobGone,
+        UploadRefused and StoreFull.
+        """
+        facts = [(upload.job_id, upload.token, index, job.id, rows, secrets.token_hex(4)) for index in indexes]
+        tickets: list[Ticket] = []
+        for answer in self._scripts.call_all("copy_chunk", facts):
+            reason, *ticket_ids = texts(answer)
+            if reason == "gone":
+                raise self._gone(job)
+            _check_upload(upload, reason)
+            tickets += map(job_ticket, ticket_ids)
+        return tickets
+
+    def retry_single(self, job: Job) -> tuple[Job, list[Ticket]]:
+        """Accepts the input of an ended single prediction anew; returns the new job and the tickets to put.
+
+        Raises JobGone when the ended one is not there any more.
+        """
+        ticket_id = new_inbox_ticket_id()
+        job_id, answer = self._accept("retry_single", job.tenant, job.id, ticket_id, MARK_MILLISECONDS)
+        if answer == "gone":
+            raise self._gone(job)
+        tickets = [] if answer == "ok" else [inbox_ticket(ticket_id, job.model.key, front=answer == "front")]
+        return self._lookup.read(job_id), tickets
+
+    def _gone(self, job: Job) -> JobGone:
+        """What is known of a job that was there a moment ago."""
+        self._lookup.find(job.id, job.tenant)  # raises it, mostly
+        return JobGone(job.id, "job_expired", None)
+
+    def _accept(self, script: str, *arguments: str | int) -> tuple[str, str]:
+        """Makes an id of the store's present generation and runs an accepting script with it."""
+        while True:
+            generation = self._lookup.generation
+            job_id = generation + random_id()
+            answer = text(self._scripts.call(script, job_id, generation, *arguments))
+            _check_room(answer)
+            _check_key(answer)
+            if answer != "generation":
+                return job_id, answer
+            self._lookup.forget_generation()
+
+
+def _named(model: ModelVersion) -> tuple[str, str, str, str]:
+    return model.name, model.version, model.sha256, model.key
+
+
+def _check_upload(upload: Upload, reason: str) -> None:
+    _check_room(reason)
+    if reason != "ok":
+        raise UploadRefused(upload.job_id, reason)
+
+
+def _check_room(answer: str) -> None:
+    """Raises StoreFull when that is what a script says."""
+    if answer.startswith("full "):
+        _, needed, free = answer.split()
+        raise StoreFull(int(needed), int(free))
+
+
+def _check_key(answer: str) -> None:
+    """Raises KeyRefused or SameRequest when a script says that another job has the idempotency key."""
+    if answer.startswith("idempotency_key_"):
+        raise KeyRefused(answer)
+    if answer.startswith("same "):
+        raise SameRequest(answer.removeprefix("same "))

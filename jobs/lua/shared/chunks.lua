@@ -1,0 +1,46 @@
+-- What is kept of single chunks while a batch is worked on.
+
+-- Drops what the search for a poison row has kept of a chunk.
+local function forget_search(id, index)
+  if redis.call('HDEL', job_key(id, 'parts'), index) == 0 then
+    return
+  end
+  local prefix = index .. ':'
+  for _, field in ipairs(redis.call('HKEYS', job_key(id, 'parts'))) do
+    if string.sub(field, 1, #prefix) == prefix then
+      redis.call('HDEL', job_key(id, 'parts'), field)
+    end
+  end
+end
+
+-- What the results of a retried chunk are merged into (jobs/codec/patch.py): '<kind> <rows that have their prediction all
+-- the same>', the result and the failures of the earlier job. Three empty texts for any other chunk.
+local function patch(id, index)
+  local found = redis.call('HMGET', job_key(id, 'patches'), index, index .. ':result', index .. ':failures')
+  return found[1] or '', found[2] or '', found[3] or ''
+end
+
+-- Drops what the results of a chunk were merged into. Returns how many of its rows were counted as predicted already;
+-- nil when it was not merged.
+local function forget_patch(id, index)
+  local mark = redis.call('HGET', job_key(id, 'patches'), index)
+  if not mark then
+    return nil
+  end
+  redis.call('HDEL', job_key(id, 'patches'), index, index .. ':result', index .. ':failures')
+  return tonumber(string.match(mark, '%d+$'))
+end
+
+-- Follows how many chunks from the first are done without a gap.
+local function move_prefix(id)
+  local prefix = count(id, 'prefix')
+  while redis.call('HEXISTS', job_key(id, 'done'), prefix) == 1 do
+    prefix = prefix + 1
+  end
+  redis.call('HSET', job_key(id), 'prefix', prefix)
+end
+
+-- Whether every chunk that this batch has to do is done, once all have come.
+local function is_through(id)
+  return count(id, 'chunks_done') + count(id, 'chunks_left_alone') == count(id, 'chunks_received')
+end

@@ -1,0 +1,62 @@
+-- Names of keys, the store's clock, single fields.
+--
+-- The files of this folder are put in front of every script when it is loaded, in the order that jobs/scripts.py names,
+-- behind two tables that are made from Python: MOVES (jobs/status.py) and LIMITS (jobs/scripts.py).
+-- Keys are made here from the id of a job, so KEYS is empty everywhere: a store is one node, never a cluster.
+-- The list of all keys stands at the head of jobs/store.py.
+
+local PREFIX = 'qc:'
+local PARTS = {
+  'waiting', 'inputs', 'rows', 'leases', 'results', 'failures', 'done', 'slots', 'attempts', 'parts', 'patches',
+}
+local WORKER_SILENCE_MS = 10000 -- a worker that has not announced itself for so long does not count as live
+local SINGLE = 's' -- stands in for the chunk's index where a single prediction is leased
+
+local function key(name)
+  return PREFIX .. name
+end
+
+local function job_key(id, part)
+  if part then
+    return PREFIX .. 'job:' .. id .. ':' .. part
+  end
+  return PREFIX .. 'job:' .. id
+end
+
+local function inbox_key(model_key)
+  return PREFIX .. 'inbox:' .. model_key
+end
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+-- Milliseconds since the epoch by the store's clock: the only clock that decides anything.
+local function now()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function get(id, field)
+  return redis.call('HGET', job_key(id), field)
+end
+
+local function count(id, field)
+  return tonumber(get(id, field) or 0)
+end
+
+local function unended(kind)
+  return key(kind == 'single' and 'singles' or 'batches')
+end
+
+local function index_key(tenant, kind)
+  return key('jobs:' .. tenant .. ':' .. kind)
+end
+
+local function leased(id, index)
+  return id .. ' ' .. index
+end
+
+local function live_workers(at)
+  return redis.call('ZCOUNT', key('workers'), int(at - WORKER_SILENCE_MS), '+inf')
+end

@@ -1,0 +1,113 @@
+-- The record of a job: made, moved from status to status, ended, erased.
+
+-- What to answer once the record is gone, and when that happened. A job that has an idempotency key keeps it as long.
+local function bury(id, reason, at)
+  local tenant, digest = get(id, 'tenant'), get(id, 'idempotency')
+  local ttl = digest and KEY_TTL or LIMITS.tombstone_ttl
+  redis.call('SET', key('tombstone:' .. id), reason .. ' ' .. int(at) .. ' ' .. tenant, 'EX', ttl)
+  if digest and key_owner(tenant, digest) == id then
+    redis.call('EXPIRE', idempotency_key(tenant, digest), ttl)
+  end
+end
+
+local function expire(id, seconds)
+  redis.call('EXPIRE', job_key(id), seconds)
+  for _, part in ipairs(PARTS) do
+    redis.call('EXPIRE', job_key(id, part), seconds)
+  end
+end
+
+-- Writes a new record with its tombstone and puts it into the lists.
+local function create(id, kind, at, fields)
+  redis.call('HSET', job_key(id), 'kind', kind, 'created_at', int(at), 'revision', 1, unpack(fields))
+  redis.call('EXPIRE', job_key(id), LIMITS.life)
+  bury(id, 'job_expired', at)
+  local tenant = get(id, 'tenant')
+  redis.call('ZADD', unended(kind), int(at), id)
+  redis.call('ZADD', index_key(tenant, kind), int(at), id)
+  redis.call('EXPIRE', index_key(tenant, kind), math.max(LIMITS.life, LIMITS.tombstone_ttl))
+  -- Two old entries are looked at for each new one, so that the list never holds many jobs that are gone.
+  for _, old in ipairs(redis.call('ZRANGE', index_key(tenant, kind), 0, 1)) do
+    if redis.call('EXISTS', job_key(old)) == 0 then
+      redis.call('ZREM', index_key(tenant, kind), old)
+    end
+  end
+end
+
+-- Adds what a job that retries `old` has in common with it to the fields of its record.
+local function inherit(old, names, fields)
+  for _, name in ipairs(names) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = get(old, name)
+  end
+  return fields
+end
+
+-- The one place where a status changes. Returns false and the current status when the move is not in the table.
+local function move(id, wanted)
+  local current = get(id, 'status')
+  if not current or not MOVES[current][wanted] then
+    return false, current
+  end
+  redis.call('HSET', job_key(id), 'status', wanted)
+  redis.call('HINCRBY', job_key(id), 'revision', 1)
+  return true
+end
+
+-- Takes a job out of every list of work.
+local function withdraw(id)
+  for _, index in ipairs(redis.call('HKEYS', job_key(id, 'leases'))) do
+    redis.call('ZREM', key('leases'), leased(id, index))
+  end
+  local kind = get(id, 'kind')
+  if kind == 'single' then
+    redis.call('HDEL', job_key(id), 'lease')
+    if redis.call('ZREM', key('leases'), leased(id, SINGLE)) == 0 then -- only then can it be in the inbox
+      redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
+    end
+  else
+    redis.call('DEL', job_key(id, 'waiting'), job_key(id, 'leases'), job_key(id, 'slots'), job_key(id, 'parts'))
+  end
+  free_unaccepted_key(id)
+  redis.call('ZREM', unended(kind), id)
+  redis.call('ZREM', key('receiving'), id)
+  redis.call('HDEL', key('promised'), id)
+end
+
+-- Ends a job: one absolute expiry on all its keys. Returns what move returns.
+local function finish(id, wanted, at, code, message)
+  local moved, current = move(id, wanted)
+  if not moved then
+    return false, current
+  end
+  withdraw(id)
+  local ttl = get(id, 'kind') == 'single' and LIMITS.single_ttl or LIMITS.results_ttl
+  local expires_at = at + ttl * 1000
+  redis.call('HSET', job_key(id), 'ended_at', int(at), 'expires_at', int(expires_at))
+  if code then
+    redis.call('HSET', job_key(id), 'error_code', code, 'error_message', message)
+  end
+  redis.call('HSETNX', job_key(id), 'rows_total', int(count(id, 'rows_received')))
+  expire(id, ttl)
+  bury(id, 'job_expired', expires_at)
+  return true
+end
+
+-- Ends a batch whose every row has its outcome.
+local function finish_by_counts(id, at)
+  if count(id, 'rows_ok') > 0 then
+    return finish(id, 'succeeded', at)
+  end
+  return finish(id, 'failed', at, 'all_rows_failed', 'No row has a prediction; /errors says why for each of them.')
+end
+
+-- Erases a job at once; only its tombstone stays, and says `reason`.
+local function erase(id, reason, at)
+  bury(id, reason, at)
+  withdraw(id)
+  redis.call('ZREM', index_key(get(id, 'tenant'), get(id, 'kind')), id)
+  redis.call('DEL', job_key(id))
+  for _, part in ipairs(PARTS) do
+    redis.call('DEL', job_key(id, part))
+  end
+end

@@ -1,0 +1,57 @@
+-- Who is asked to work: tickets for the slots of a batch, and for inboxes.
+
+local SLOT_SILENCE_MS = 2000 -- a slot without a lease for so long is free if its ticket waits nowhere
+
+-- Puts a new single prediction into its model's inbox. Returns 'ok' when a valid mark stands, so a worker is on its way,
+-- else where to put the ticket: 'front', or 'back' if no batch slice ran since the last one (neither starves the other).
+local function wait_in_inbox(id, ticket, mark_ms)
+  local model_key = get(id, 'model_key')
+  local inbox = inbox_key(model_key)
+  redis.call('RPUSH', inbox, id)
+  redis.call('EXPIRE', inbox, LIMITS.life)
+  redis.call('SADD', key('inboxes'), model_key)
+  if live_workers(now()) == 0 and redis.call('LLEN', TICKETS) > 0 then
+    return 'ok' -- nobody is there to take tickets; the sweep asks when somebody is
+  end
+  if not redis.call('SET', inbox .. ':mark', ticket, 'NX', 'PX', mark_ms) then
+    return 'ok'
+  end
+  return redis.call('SET', key('turn'), 'inbox', 'GET', 'EX', 60) == 'inbox' and 'back' or 'front'
+end
+
+-- Hands out the free slots of a batch: as many as it has waiting chunks, at most one for each live worker.
+-- Returns the ids of the tickets to put, one for each slot that was handed out.
+local function grant(id, at, nonce)
+  local live = live_workers(at)
+  local slots = math.min(redis.call('LLEN', job_key(id, 'waiting')), math.max(live, 1))
+  if redis.call('LLEN', TICKETS) > 2 * live then
+    slots = math.min(slots, 1) -- far behind: more would only make the queue longer
+  end
+  local tickets = {}
+  for slot = 0, slots - 1 do
+    local ticket = id .. '-' .. slot .. '-' .. nonce
+    if redis.call('HSETNX', job_key(id, 'slots'), slot, ticket .. ' ' .. int(at)) == 1 then
+      tickets[#tickets + 1] = ticket
+    end
+  end
+  redis.call('EXPIRE', job_key(id, 'slots'), LIMITS.life)
+  return tickets
+end
+
+local function holder(id, slot)
+  local held = redis.call('HGET', job_key(id, 'slots'), slot)
+  if not held then
+    return false
+  end
+  local ticket, touched = string.match(held, '^(%S+) (%d+)$')
+  return ticket, tonumber(touched)
+end
+
+-- Says that the ticket is at work on its slot. False when the slot is another's.
+local function touch_slot(id, slot, ticket, at)
+  if holder(id, slot) ~= ticket then
+    return false
+  end
+  redis.call('HSET', job_key(id, 'slots'), slot, ticket .. ' ' .. int(at))
+  return true
+end
