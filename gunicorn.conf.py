@@ -6,13 +6,19 @@ from pathlib import Path
 from gunicorn.workers.gthread import ThreadWorker
 
 import settings
+from api.context import EXTENSION
 from api.server_errors import ProblemErrors
 from models.catalog import Catalog, ModelsError
 from settings import BadSetting, Settings
 
 
 class Worker(ProblemErrors, ThreadWorker):
-    """gunicorn's threaded worker, answering in problem documents."""
+    """gunicorn's threaded worker, answering in problem documents, and at its end also those who wait."""
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """SIGTERM: requests that wait are answered with what there is, and streams end; clients come again."""
+        self.wsgi.extensions[EXTENSION].news.close()
+        super().handle_exit(sig, frame)
 
 
 def checked() -> Settings:
@@ -29,7 +35,9 @@ def checked() -> Settings:
 workers = checked().web_concurrency
 # Threads, and problem documents for what gunicorn itself refuses.
 worker_class = Worker
-threads = 32
+threads = checked().web_threads
+# Connections that are idle or only just begun hold no thread.
+worker_connections = 2 * threads
 
 # Only guards against a process whose main thread hangs: requests run in other threads and may take longer.
 timeout = 60

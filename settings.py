@@ -133,7 +133,14 @@ class Settings:
     )
 
     # 2 on the 512 MB of a small host: each process takes 40 MB, and Heroku sets the same.
-    web_concurrency: int = _setting(2, "web processes, each with 32 threads", "processes", 1, 64)
+    web_concurrency: int = _setting(2, "web processes", "processes", 1, 64)
+    # A request that waits holds a thread and little else (docs/web-server.md); a hundred stay free for all others.
+    web_threads: int = _setting(600, "threads of a web process: requests that it answers at once", "threads", 2, 5000)
+    max_waiting: int = _setting(
+        500,
+        "requests of a web process that may wait for results at once; more are answered without waiting",
+        "requests",
+    )
     log_level: str = _setting("INFO", f"least important messages that are logged: {', '.join(_LOG_LEVELS)}")
 
     @classmethod
@@ -278,6 +285,7 @@ _CHECKED_TEXT = {
 def _check_relations(settings: Settings) -> None:
     _check_predictor_memory(settings.predictor_memory_bytes)
     _at_most(settings, "predict_wait_seconds", "max_wait_seconds")
+    _at_most(settings, "max_waiting", "web_threads")
     # Or a client that is only slow would find its upload taken back before it is told.
     _at_most(settings, "body_idle_seconds", "upload_deadline_seconds")
     # A worker renews its lease between slices and repairs within a lease.

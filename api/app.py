@@ -3,13 +3,16 @@
 import logging
 import re
 import uuid
+from functools import partial
 
 from flask import Flask, Response, g, request
 
-from api import health, jobs, models, predict, problems, results, retry, submit
+from api import events, health, jobs, models, predict, problems, results, retry, submit
 from api.closing import Closing
 from api.context import EXTENSION, Api
-from jobs.connection import patience, web_client
+from api.seats import Seats
+from jobs.connection import news_client, patience, web_client
+from jobs.news import News
 from jobs.scripts import Limits
 from jobs.store import Store
 from jobs.tickets import TicketQueue
@@ -30,8 +33,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         catalog=Catalog.read(settings.models_path, settings.default_model),
         store=Store(client, Limits.of(settings)),
         tickets=TicketQueue(client),
+        news=News(partial(news_client, settings.redis_url, settings.redis_tls_verify)),
+        seats=Seats(settings.max_waiting),
     )
-    for routes in (submit, jobs, retry, results, predict, models, health):
+    for routes in (submit, jobs, events, retry, results, predict, models, health):
         app.register_blueprint(routes.blueprint)
     problems.register(app)
     app.before_request(patience.begin)

@@ -7,7 +7,9 @@ from typing import cast
 
 from flask import current_app
 
+from api.seats import Seats
 from jobs.errors import StoreAway, StoreFull
+from jobs.news import News
 from jobs.store import Store
 from jobs.tickets import Ticket, TicketQueue
 from models.catalog import Catalog
@@ -27,6 +29,8 @@ class Api:
     catalog: Catalog
     store: Store
     tickets: TicketQueue
+    news: News
+    seats: Seats
 
 
 def current() -> Api:

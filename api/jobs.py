@@ -2,10 +2,10 @@
 
 from flask import Blueprint, Response, request
 
-from api.answers import job_answer, json_answer, shown
+from api.answers import conditional_job_answer, job_answer, json_answer, shown
 from api.context import current, tenant
 from api.problems import Problem
-from api.waiting import asked_wait, wait_for_end
+from api.waiting import asked_wait, waiting
 from jobs.status import Status
 
 blueprint = Blueprint("jobs", __name__)
@@ -18,7 +18,10 @@ MOST_JOBS = 100
 def show(job_id: str) -> Response:
     """The job; with `?wait=` or `Prefer: wait=` once it has ended or the time is over."""
     wait = asked_wait(0)
-    return wait.note(job_answer(wait_for_end(job_id, wait.seconds)))
+    with waiting(wait.seconds) as waiter:
+        waiter.expect(job_id)
+        job = waiter.until_end(current().store.find(job_id, tenant()))
+    return wait.note(conditional_job_answer(job))
 
 
 @blueprint.get("/jobs")

@@ -9,7 +9,7 @@ from api.context import current
 from api.idempotency import once
 from api.problems import AWAY_SECONDS, Problem
 from api.single import accept_single, read_document
-from api.waiting import asked_wait, wait_for_end
+from api.waiting import asked_wait, waiting
 from jobs.codec.json_text import loads
 from jobs.record import Job
 from jobs.status import Status
@@ -24,10 +24,9 @@ _OUR_FAULT = frozenset({"model_unavailable", "model_corrupt", "model_load_failed
 def predict() -> Response:
     """One prediction now, or a job if it takes longer than the wait. `GET` is how the tutorial asks."""
     wait = asked_wait(current().settings.predict_wait_seconds)
-    found = once(lambda: accept_single(_read()), _read)
-    job = found.job
-    if wait.seconds > 0:
-        job = wait_for_end(job.id, wait.seconds)
+    with waiting(wait.seconds) as waiter:
+        found = once(lambda: accept_single(_read(), waiter.expect), _read)
+        job = waiter.until_end(found.job)
     headers = {"X-Job-Id": job.id, "X-Model": f"{job.model.name}@{job.model.version}"} | found.headers
     if _came_to_nothing(job):
         # Asked again with its key, it would only be told the same again.

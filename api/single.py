@@ -1,6 +1,6 @@
 """One input: read from a JSON body, checked against the manifest, accepted."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from flask import request
 
@@ -57,8 +57,8 @@ def default_hint(fields: Mapping[str, object]) -> str:
     )
 
 
-def accept_single(document: Mapping[str, object]) -> Job:
-    """Accepts the prediction of the document's `input`.
+def accept_single(document: Mapping[str, object], on_id: Callable[[str], None] | None = None) -> Job:
+    """Accepts the prediction of the document's `input`; `on_id` is told its id before the store is.
 
     Raises UnknownModel, RowError or Problem for an input that is no row of the model's, SameRequest and KeyRefused.
     """
@@ -68,8 +68,11 @@ def accept_single(document: Mapping[str, object]) -> Job:
         _check_cell(sent[feature.name], feature, manifest)
     key = current_key()
     facts = (tenant(), version_of(manifest), dumps(sent))
-    job, tickets = current().store.intake.accept_single(*facts, key=key.digest, fingerprint=key.fingerprint)
-    put_tickets(current(), tickets)
+    job, tickets = current().store.intake.accept_single(
+        *facts, key=key.digest, fingerprint=key.fingerprint, on_id=on_id
+    )
+    if tickets:
+        put_tickets(current(), tickets)
     return job
 
 

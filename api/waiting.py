@@ -1,19 +1,19 @@
 """Holding an answer until a job has ended, or the client's patience is over."""
 
 import re
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 
 from flask import Response, request
 
 from api.context import current, put_tickets, tenant
 from api.prefer import parse_prefer
 from api.problems import Problem
-from jobs.record import Job
-from jobs.store import LOOK_SECONDS
+from jobs.news import Watch
+from jobs.record import Job, changed
 
-FIRST_PAUSE_SECONDS = 0.005  # a single prediction takes about one of these
-LONGEST_PAUSE_SECONDS = 0.1
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -48,36 +48,57 @@ def asked_wait(default: float) -> Wait:
     return Wait(min(default, most))
 
 
-def wait_for_end(job_id: str, seconds: float) -> Job:
-    """The job once it has ended, or as it is when the time is over. Raises UnknownJob or JobGone."""
-    store, owner = current().store, tenant()
-    deadline, pause = time.monotonic() + seconds, FIRST_PAUSE_SECONDS
-    patient_until = min(deadline, time.monotonic() + LOOK_SECONDS)  # nearly all singles have ended by then
-    while True:
-        job = store.find(job_id, owner)
-        if not job.ended and time.monotonic() >= patient_until and _look_after(job_id):
-            job = store.find(job_id, owner)
-        left = deadline - time.monotonic()
-        if job.ended or left <= 0:
+class Waiter:
+    """One request that waits for the end of a job, if it may."""
+
+    def __init__(self, seconds: float, watch: Watch | None) -> None:
+        self._until = monotonic() + seconds
+        self._watch = watch
+        self._expected = ""
+
+    def expect(self, job_id: str) -> None:
+        """Hears of the job from now on. Called before its record is made or read, so that nothing is missed."""
+        self._expected = job_id
+        if self._watch:
+            self._watch.add(job_id)
+
+    def until_end(self, job: Job) -> Job:
+        """The job once it has ended, or as it is when the time is over. Raises UnknownJob or JobGone."""
+        if self._watch is None or job.ended:
             return job
-        time.sleep(min(pause, left, _until_likely_end(job)))
-        pause = min(pause * 1.2, LONGEST_PAUSE_SECONDS)
+        if job.id != self._expected:
+            self.expect(job.id)
+            job = current().store.find(job.id, tenant())
+        while not job.ended and (left := self._until - monotonic()) > 0 and not current().news.is_closing:
+            change = self._watch.wait(left)
+            if change is None:
+                _look_after(job.id)
+            elif change.fields:
+                return changed(job, change.fields)
+            else:
+                job = current().store.find(job.id, tenant())
+        return job if job.ended else current().store.find(job.id, tenant())
 
 
-def _look_after(job_id: str) -> bool:
-    """Without a worker nobody sweeps: then whoever asks for a job does it, for this one. False when it was not due."""
+@contextmanager
+def waiting(seconds: float) -> Iterator[Waiter]:
+    """For a request that waits so long; one that finds no seat does not wait."""
+    if seconds <= 0:
+        yield Waiter(0, None)
+        return
+    with current().seats.taken() as seated:
+        if not seated:
+            yield Waiter(0, None)
+            return
+        with current().news.watch() as watch:
+            yield Waiter(seconds, watch)
+
+
+def _look_after(job_id: str) -> None:
+    """Without a worker nobody sweeps: then whoever waits for a job does it, for this one."""
     tickets = current().store.look_after(job_id)
     if tickets:
         put_tickets(current(), tickets)
-    return tickets is not None
-
-
-def _until_likely_end(job: Job) -> float:
-    """A pause that does not sleep over the end of a batch that is nearly through."""
-    rate = job.rows_per_second(time.time() * 1000)
-    if not rate or job.rows_total is None:
-        return LONGEST_PAUSE_SECONDS
-    return max((job.rows_total - job.rows_done) / rate / 4, FIRST_PAUSE_SECONDS)
 
 
 def _seconds(text: str) -> float:

@@ -103,6 +103,11 @@ def ticket_client(url: str, tls_verify: bool = True) -> redis.Redis:
     return redis.Redis(connection_pool=pool)
 
 
+def news_client(url: str, tls_verify: bool = True) -> redis.Redis:
+    """For the one subscription of a web process; it notices itself when the connection is dead."""
+    return _client(url, tls_verify, connections=1, free_seconds=1.0, answer_seconds=3.0, retry=Retry(NoBackoff(), 0))
+
+
 class Impatient(AbstractConnection):
     """What RQ's connections do beside: when the worker's patience is over they ask nothing, and raise TimeoutError.
 

@@ -1,14 +1,18 @@
 """Accepting: how jobs and their rows come into the store."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from jobs.codec.layout import Layout
+from jobs.combined import Combined
 from jobs.errors import JobGone, KeyRefused, SameRequest, StoreFull, UploadRefused
-from jobs.keys import new_inbox_ticket_id, new_token, random_id, text, texts
+from jobs.keys import new_inbox_ticket_id, new_token, text, texts
 from jobs.lookup import Lookup
-from jobs.record import Job, ModelVersion
+from jobs.pieces import pieces
+from jobs.record import Job, ModelVersion, new_single, packed_sha256
 from jobs.scripts import Scripts
 from jobs.tickets import Ticket, inbox_ticket, job_ticket
 
@@ -50,6 +54,7 @@ class Intake:
     def __init__(self, scripts: Scripts, lookup: Lookup) -> None:
         self._scripts = scripts
         self._lookup = lookup
+        self._singles = Combined(scripts, "accept_single")
 
     def open_batch(
         self,
@@ -69,8 +74,8 @@ class Intake:
         when the results of so many rows could not be kept.
         """
         token = new_token()
-        facts = (tenant, form, *_named(model), layout.to_json(), token)
-        job_id = self._accept("open", *facts, f"{row_bytes:.3f}", expected_rows, key)[0]
+        facts = (form, model.key, model.sha256, layout.to_json(), token, f"{row_bytes:.3f}", expected_rows, key)
+        job_id, _ = self._accept(tenant, partial(self._scripts.call, "open"), *facts)
         return Upload(job_id, token)
 
     def append(self, upload: Upload, index: int, blob: bytes, rows: int) -> Appended:
@@ -105,18 +110,26 @@ class Intake:
         self._scripts.call("take_back", upload.job_id, upload.token)
 
     def accept_single(
-        self, tenant: str, model: ModelVersion, input_json: str, *, key: str = "", fingerprint: str = ""
+        self,
+        tenant: str,
+        model: ModelVersion,
+        input_json: str,
+        *,
+        key: str = "",
+        fingerprint: str = "",
+        on_id: Callable[[str], None] | None = None,
     ) -> tuple[Job, list[Ticket]]:
         """Accepts a single prediction; returns the job and the tickets to put.
 
-        `key` is the digest of the idempotency key, if there is one, and `fingerprint` that of the request. Raises
-        SameRequest and KeyRefused.
+        `key` is the digest of the idempotency key, if there is one, and `fingerprint` that of the request. `on_id` is
+        told the job's id before the store is. Raises SameRequest and KeyRefused.
         """
         ticket_id = new_inbox_ticket_id()
-        facts = (tenant, *_named(model), input_json, ticket_id, MARK_MILLISECONDS)
-        job_id, answer = self._accept("accept_single", *facts, key, fingerprint)
-        tickets = [] if answer == "ok" else [inbox_ticket(ticket_id, model.key, front=answer == "front")]
-        return self._lookup.read(job_id), tickets
+        facts = (model.key, packed_sha256(model.sha256), *_mark(ticket_id), key, fingerprint, len(input_json.encode()))
+        job_id, answer = self._accept(tenant, self._singles.call, *facts, *pieces("input", input_json), on_id=on_id)
+        where, created_at = answer.split()
+        made = new_single(job_id, tenant, model, int(created_at), input_json)
+        return made, _inbox_tickets(where, ticket_id, model)
 
     def find_key(self, tenant: str, key: str) -> Bound | None:
         """What the idempotency key with the digest `key` is bound to; None when it is free. Raises KeyRefused."""
@@ -139,7 +152,7 @@ class Intake:
         Raises JobGone when that one is not there any more, and StoreFull when what is copied could not be kept.
         """
         token = new_token()
-        job_id, answer = self._accept("open_retry", job.tenant, job.id, token)
+        job_id, answer = self._accept(job.tenant, partial(self._scripts.call, "open_retry"), job.id, token)
         if answer == "gone":
             raise self._gone(job)
         return Upload(job_id, token)
@@ -166,32 +179,44 @@ class Intake:
         Raises JobGone when the ended one is not there any more.
         """
         ticket_id = new_inbox_ticket_id()
-        job_id, answer = self._accept("retry_single", job.tenant, job.id, ticket_id, MARK_MILLISECONDS)
+        call = partial(self._scripts.call, "retry_single")
+        job_id, answer = self._accept(job.tenant, call, job.id, *_mark(ticket_id))
         if answer == "gone":
             raise self._gone(job)
-        tickets = [] if answer == "ok" else [inbox_ticket(ticket_id, job.model.key, front=answer == "front")]
-        return self._lookup.read(job_id), tickets
+        return self._lookup.read(job_id), _inbox_tickets(answer.split()[0], ticket_id, job.model)
 
     def _gone(self, job: Job) -> JobGone:
         """What is known of a job that was there a moment ago."""
         self._lookup.find(job.id, job.tenant)  # raises it, mostly
         return JobGone(job.id, "job_expired", None)
 
-    def _accept(self, script: str, *arguments: str | int) -> tuple[str, str]:
-        """Makes an id of the store's present generation and runs an accepting script with it."""
+    def _accept(
+        self,
+        tenant: str,
+        call: Callable[..., Any],
+        *arguments: str | int,
+        on_id: Callable[[str], None] | None = None,
+    ) -> tuple[str, str]:
+        """Makes an id of the store's present generation and calls an accepting script with it."""
         while True:
-            generation = self._lookup.generation
-            job_id = generation + random_id()
-            answer = text(self._scripts.call(script, job_id, generation, *arguments))
+            job_id, generation = self._lookup.new_id(tenant)
+            if on_id:
+                on_id(job_id)
+            answer = text(call(job_id, generation, tenant, *arguments))
             _check_room(answer)
             _check_key(answer)
             if answer != "generation":
                 return job_id, answer
-            self._lookup.forget_generation()
+            self._lookup.forget_generation()  # the store has begun another life since we asked
 
 
-def _named(model: ModelVersion) -> tuple[str, str, str, str]:
-    return model.name, model.version, model.sha256, model.key
+def _mark(ticket_id: str) -> tuple[str, int]:
+    return ticket_id, MARK_MILLISECONDS
+
+
+def _inbox_tickets(where: str, ticket_id: str, model: ModelVersion) -> list[Ticket]:
+    """The ticket to put for an inbox; none when a worker is on its way there."""
+    return [] if where == "ok" else [inbox_ticket(ticket_id, model.key, front=where == "front")]
 
 
 def _check_upload(upload: Upload, reason: str) -> None:

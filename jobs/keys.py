@@ -1,20 +1,21 @@
-"""Names of keys and ids, and texts as the store gives them."""
+"""Names of keys, and texts as the store gives them."""
 
-import base64
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 PREFIX = "qc:"
 GENERATION = PREFIX + "generation"
-GENERATION_LENGTH = 6
-ID_LENGTH = GENERATION_LENGTH + 26  # 26 characters of base 32 carry 130 bits, 128 of them random
-ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
 
 def job_key(job_id: str, part: str | None = None) -> str:
     """The key of a job's record, or of one of its parts."""
     return f"{PREFIX}job:{job_id}:{part}" if part else f"{PREFIX}job:{job_id}"
+
+
+def inbox_bell(model_key: str) -> str:
+    """The key that is rung when a single prediction comes into an empty inbox that has a ticket."""
+    return f"{PREFIX}inbox:{model_key}:bell"
 
 
 def new_token() -> str:
@@ -25,16 +26,6 @@ def new_token() -> str:
 def new_inbox_ticket_id() -> str:
     """The id of a ticket for an inbox; while the ticket is on its way it is also the inbox's mark."""
     return "inbox-" + secrets.token_hex(8)
-
-
-def looks_like_id(text: str) -> bool:
-    """Whether a job could have this id; what comes from outside is checked before it becomes part of a key."""
-    return len(text) == ID_LENGTH and ID_ALPHABET.issuperset(text)
-
-
-def random_id() -> str:
-    """What makes an id unguessable."""
-    return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
 
 
 def text(value: Any) -> str:  # noqa: ANN401 - the client library says so too

@@ -10,9 +10,11 @@ import redis
 from jobs.codec.layout import Layout
 from jobs.codec.patch import Patch
 from jobs.intake import MARK_MILLISECONDS
-from jobs.keys import PREFIX, job_key, new_inbox_ticket_id, new_token, text
+from jobs.keys import PREFIX, inbox_bell, job_key, new_inbox_ticket_id, new_token, text
+from jobs.pieces import pieces
 from jobs.record import ModelVersion
 from jobs.scripts import Limits, Scripts, translated
+from jobs.status import Status
 from jobs.tickets import Ticket, asked_tickets, inbox_ticket, job_ticket
 
 SINGLE = "s"  # stands in for the chunk's index where a single prediction is leased
@@ -101,6 +103,18 @@ class SingleResult:
     message: str = ""
     column: str | None = None
 
+    @property
+    def status(self) -> Status:
+        """What the job ends as."""
+        return Status.FAILED if self.result is None else Status.SUCCEEDED
+
+    def changes(self) -> list[str]:
+        """The fields of the record that say so, each followed by its text."""
+        if self.result is not None:
+            return pieces("result", self.result)
+        where = [] if self.column is None else ["error_column", self.column]
+        return ["rows_failed", "1", "error_code", self.code, "error_message", self.message, *where]
+
 
 @dataclass(frozen=True, slots=True)
 class SearchStep:
@@ -132,11 +146,11 @@ class Leases:
     def describe(self, job_id: str) -> tuple[ModelVersion, Layout] | None:
         """Which model a batch is for and how it is laid out; None when it is gone."""
         with translated():
-            fields = self._client.hmget(job_key(job_id), ["model", "version", "sha256", "layout"])
+            fields = self._client.hmget(job_key(job_id), ["model_key", "sha256", "layout"])
         if None in fields:
             return None
-        name, version, sha256, layout = map(text, fields)
-        return ModelVersion(name, version, sha256), Layout.from_json(layout)
+        model_key, sha256, layout = map(text, fields)
+        return ModelVersion.of(model_key, sha256), Layout.from_json(layout)
 
     def unended_batches(self) -> list[str]:
         """The ids of up to a hundred batches that have not ended, the oldest first."""
@@ -240,17 +254,20 @@ class Leases:
 
     def commit_singles(self, token: str, results: dict[str, SingleResult]) -> None:
         """Hands in single predictions by job id and ends their jobs; those not held any more are left alone."""
-        arguments: list[str] = []
+        arguments: list[str | int] = []
         for job_id, outcome in results.items():
-            if outcome.result is not None:
-                arguments += [job_id, "ok", outcome.result, "", ""]
-            else:
-                arguments += [job_id, "error", outcome.code, outcome.message, outcome.column or ""]
+            changes = outcome.changes()
+            arguments += [job_id, outcome.status.value, len(changes), *changes]
         self._scripts.call("commit_singles", token, *arguments)
 
     def keep_inbox(self, model_key: str, ticket_id: str) -> bool:
         """When nothing seems to wait: False ends the ticket's work, True says that something came after all."""
         return bool(self._scripts.call("close_inbox", model_key, ticket_id, "", MARK_MILLISECONDS))
+
+    def hear_bell(self, model_key: str, seconds: float) -> bool:
+        """Waits so long for a single prediction to come into an empty inbox; True when one may have come."""
+        with translated():
+            return self._client.blpop([inbox_bell(model_key)], timeout=seconds) is not None
 
     def hand_on_inbox(self, model_key: str, ticket_id: str, front: bool) -> Ticket | None:
         """At the end of a slice: the ticket to put for the next one; None when nothing waits or it is another's."""

@@ -1,19 +1,24 @@
 """Finding a job by its id, or what is known of one that is not there."""
 
+from time import monotonic
+
 import redis
 
 from jobs.errors import JobGone, UnknownJob
-from jobs.keys import GENERATION, GENERATION_LENGTH, PREFIX, fields, job_key, looks_like_id, random_id, text
+from jobs.ids import Generation, looks_like_id
+from jobs.keys import GENERATION, PREFIX, fields, job_key, text
 from jobs.record import Job, read_record
-from jobs.scripts import translated
+from jobs.scripts import Limits, translated
 
 
 class Lookup:
     """Finds jobs, and knows in which of its lives the store is. Every method may raise StoreAway."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, limits: Limits) -> None:
         self._client = client
-        self._generation: str | None = None
+        self._limits = limits
+        self._generation: Generation | None = None
+        self._clock_began_at = 0.0  # what the store's clock showed when ours showed 0, in seconds
 
     def find(self, job_id: str, tenant: str) -> Job:
         """The job. Raises UnknownJob (another tenant's as well) or JobGone."""
@@ -25,7 +30,7 @@ class Lookup:
             pipeline.get(GENERATION)
             record, tombstone, generation = pipeline.execute()
         if record:
-            job = read_record(job_id, fields(record))
+            job = read_record(job_id, fields(record), self._limits.single_ttl_seconds)
             if job.tenant == tenant:
                 return job
             raise UnknownJob(job_id)
@@ -33,8 +38,8 @@ class Lookup:
             reason, at, owner = text(tombstone).split(" ", 2)
             if owner == tenant:
                 raise JobGone(job_id, reason, int(at))
-        elif not job_id.startswith(text(generation) if generation else self._begun_generation()):
-            raise JobGone(job_id, "job_lost", None)
+        else:
+            self._tell_by_id(job_id, tenant, Generation(text(generation)) if generation else self._ask_generation())
         raise UnknownJob(job_id)
 
     def read(self, job_id: str) -> Job:
@@ -43,20 +48,36 @@ class Lookup:
             record = self._client.hgetall(job_key(job_id))
         if not record:
             raise JobGone(job_id, "job_deleted", None)
-        return read_record(job_id, fields(record))
+        return read_record(job_id, fields(record), self._limits.single_ttl_seconds)
 
-    @property
-    def generation(self) -> str:
-        """The store's generation, as far as we know; begun here if it has none yet."""
-        return self._generation or self._begun_generation()
+    def new_id(self, tenant: str) -> tuple[str, str]:
+        """An id for a new job, and the generation it is of, which the store is asked to compare."""
+        generation = self._generation or self._ask_generation()
+        return generation.new_id(int(self._now()), tenant), generation.value
 
     def forget_generation(self) -> None:
         """The store has begun another life since we asked."""
         self._generation = None
 
-    def _begun_generation(self) -> str:
-        begun = random_id()[:GENERATION_LENGTH]
-        with translated():
-            found = self._client.set(GENERATION, begun, nx=True, get=True)
-        self._generation = text(found) if found else begun
+    def _tell_by_id(self, job_id: str, tenant: str, generation: Generation) -> None:
+        """Raises JobGone when the id alone tells that it was a job."""
+        if not generation.has(job_id):
+            raise JobGone(job_id, "job_lost", None)
+        made_at = generation.made_at(job_id, tenant)
+        if made_at is not None and self._now() - made_at < self._limits.tombstone_ttl_seconds:
+            raise JobGone(job_id, "job_expired", (made_at + self._limits.single_ttl_seconds) * 1000)
+
+    def _ask_generation(self) -> Generation:
+        """The store's generation, begun here if it has none yet."""
+        begun = Generation.begin()
+        with translated(), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.set(GENERATION, begun.value, nx=True, get=True)
+            pipeline.time()
+            found, (seconds, microseconds) = pipeline.execute()
+        self._clock_began_at = seconds + microseconds / 1e6 - monotonic()
+        self._generation = Generation(text(found)) if found else begun
         return self._generation
+
+    def _now(self) -> float:
+        """Seconds since the epoch by the store's clock, as far as we know; for ids, which nothing else depends on."""
+        return self._clock_began_at + monotonic()

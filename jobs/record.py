@@ -2,14 +2,21 @@
 
 import dataclasses
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 
 from jobs.codec.layout import Layout
+from jobs.pieces import joined
 from jobs.status import ENDED, Status
 
+KEY_DIGITS = 12  # of a model's digest are in its key
 PACE_SECONDS = 5  # jobs/lua/shared/room.lua has the same
+
+
+# The revision of a single prediction is its status' rank and how many attempts there were.
+_RANKS = {status: 1 if status is Status.QUEUED else 2 if status is Status.RUNNING else 3 for status in Status}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +30,13 @@ class ModelVersion:
     @property
     def key(self) -> str:
         """Names exactly this state of the model: the same text as `models.catalog.Manifest.key`."""
-        return f"{self.name}@{self.version}:{self.sha256[:12]}"
+        return f"{self.name}@{self.version}:{self.sha256[:KEY_DIGITS]}"
+
+    @classmethod
+    def of(cls, key: str, sha256: str) -> "ModelVersion":
+        """The one with this key."""
+        name, _, version = key.rpartition(":")[0].partition("@")
+        return cls(name, version, sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +58,24 @@ class Job:
     rows_done: int
     rows_ok: int
     rows_failed: int
-    rows_copied: int  # done in the job that it retries
-    rows_left_alone: int  # that it will never do, since only failed rows are retried
-    chunks_received: int
-    chunks_done: int
-    prefix: int  # so many chunks from the first are done without a gap
-    csv_bytes: int  # what the finished chunks are as CSV, without the header
-    has_surplus: bool  # some failed record has more cells than the header
-    pace: float  # rows per second, a sum that fades with PACE_SECONDS, as it was at `paced_at`
-    paced_at: int | None
-    error_code: str | None
-    error_message: str | None
-    error_column: str | None  # single: the feature that is to blame
     revision: int  # grows with every change of the record
-    input: str | None  # single: what was sent, as JSON by feature name
-    result: str | None  # single: {"prediction": …, "probabilities": …} as JSON
-    layout: Layout | None  # batch
-    attempts: int  # how many there were; the store keeps the last ones
-    retry_of: str | None  # the id of the job whose rows it retries
+    rows_copied: int = 0  # done in the job that it retries
+    rows_left_alone: int = 0  # that it will never do, since only failed rows are retried
+    chunks_received: int = 0
+    chunks_done: int = 0
+    prefix: int = 0  # so many chunks from the first are done without a gap
+    csv_bytes: int = 0  # what the finished chunks are as CSV, without the header
+    has_surplus: bool = False  # some failed record has more cells than the header
+    pace: float = 0.0  # rows per second, a sum that fades with PACE_SECONDS, as it was at `paced_at`
+    paced_at: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    error_column: str | None = None  # single: the feature that is to blame
+    input: str | None = None  # single: what was sent, as JSON by feature name
+    result: str | None = None  # single: {"prediction": …, "probabilities": …} as JSON
+    layout: Layout | None = None  # batch
+    attempts: int = 0  # how many there were; the store keeps the last ones
+    retry_of: str | None = None  # the id of the job whose rows it retries
 
     @property
     def ended(self) -> bool:
@@ -115,16 +128,18 @@ def read_attempt(text: str | bytes) -> Attempt:
     return Attempt(**{field.name: found[field.name] for field in dataclasses.fields(Attempt)})
 
 
-def read_record(job_id: str, fields: Mapping[str, str]) -> Job:
+def read_record(job_id: str, fields: Mapping[str, str], single_ttl_seconds: int) -> Job:
     """The job whose hash holds `fields`."""
-    layout = fields.get("layout")
+    if fields.get("kind") != "batch":
+        return _read_single(job_id, fields, single_ttl_seconds)
+    layout = fields["layout"]
     return Job(
         id=job_id,
-        kind=fields["kind"],
+        kind="batch",
         tenant=fields["tenant"],
         form=fields["form"],
         status=Status(fields["status"]),
-        model=ModelVersion(fields["model"], fields["version"], fields["sha256"]),
+        model=ModelVersion.of(fields["model_key"], fields["sha256"]),
         created_at=int(fields["created_at"]),
         started_at=_number(fields, "started_at"),
         ended_at=_number(fields, "ended_at"),
@@ -145,13 +160,81 @@ def read_record(job_id: str, fields: Mapping[str, str]) -> Job:
         paced_at=_number(fields, "paced_at"),
         error_code=fields.get("error_code"),
         error_message=fields.get("error_message"),
-        error_column=fields.get("error_column"),
         revision=_count(fields, "revision"),
-        input=fields.get("input"),
-        result=fields.get("result"),
-        layout=Layout.from_json(layout) if layout else None,
+        layout=Layout.from_json(layout),
         attempts=_count(fields, "attempts"),
         retry_of=fields.get("retry_of"),
+    )
+
+
+def _read_single(job_id: str, fields: Mapping[str, str], ttl_seconds: int) -> Job:
+    """A single prediction: what follows from other fields is not kept, since there may be very many of them."""
+    status, ended_at = Status(fields["status"]), _number(fields, "ended_at")
+    rows_ok, rows_failed = int(status is Status.SUCCEEDED), _count(fields, "rows_failed")
+    expires_at = _number(fields, "expires_at")
+    if expires_at is None and ended_at is not None:
+        expires_at = ended_at + ttl_seconds * 1000
+    return Job(
+        id=job_id,
+        kind="single",
+        tenant=fields["tenant"],
+        form="json",
+        status=status,
+        model=ModelVersion.of(fields["model_key"], unpacked_sha256(fields["model_key"], fields["digest"])),
+        created_at=int(fields["created_at"]),
+        started_at=_number(fields, "started_at"),
+        ended_at=ended_at,
+        expires_at=expires_at,
+        rows_received=1,
+        rows_total=1,
+        rows_done=rows_ok + rows_failed,
+        rows_ok=rows_ok,
+        rows_failed=rows_failed,
+        error_code=fields.get("error_code"),
+        error_message=fields.get("error_message"),
+        error_column=fields.get("error_column"),
+        revision=_RANKS[status] + _count(fields, "revision"),
+        input=joined(fields, "input"),
+        result=joined(fields, "result"),
+        attempts=_count(fields, "attempts"),
+        retry_of=fields.get("retry_of"),
+    )
+
+
+def packed_sha256(sha256: str) -> str:
+    """What a model's key does not say of its digest, as the record of a single prediction keeps it."""
+    return b64encode(bytes.fromhex(sha256[KEY_DIGITS:])).decode()
+
+
+def unpacked_sha256(model_key: str, packed: str) -> str:
+    """The whole digest again."""
+    return model_key.rpartition(":")[2] + b64decode(packed).hex()
+
+
+def new_single(job_id: str, tenant: str, model: ModelVersion, created_at: int, input_json: str) -> Job:
+    """A single prediction that was accepted just now, without reading it."""
+    fields = {"status": "queued", "tenant": tenant, "model_key": model.key, "digest": packed_sha256(model.sha256)}
+    return _read_single(job_id, fields | {"created_at": str(created_at), "input": input_json}, 0)
+
+
+def changed(job: Job, fields: Mapping[str, str]) -> Job:
+    """A single prediction after it has ended: these fields of its record have changed."""
+    status = Status(fields["status"])
+    rows_ok, rows_failed = int(status is Status.SUCCEEDED), _count(fields, "rows_failed")
+    return dataclasses.replace(
+        job,
+        status=status,
+        revision=_RANKS[status],
+        started_at=_number(fields, "started_at"),
+        ended_at=_number(fields, "ended_at"),
+        expires_at=_number(fields, "expires_at"),
+        rows_ok=rows_ok,
+        rows_failed=rows_failed,
+        rows_done=rows_ok + rows_failed,
+        result=joined(fields, "result"),
+        error_code=fields.get("error_code"),
+        error_message=fields.get("error_message"),
+        error_column=fields.get("error_column"),
     )
 
 

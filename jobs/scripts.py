@@ -16,6 +16,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
     TimeoutError,
     TryAgainError,
@@ -26,7 +27,8 @@ from jobs.errors import StoreAway, StoreFull
 from jobs.status import as_lua
 
 LUA = Path(__file__).parent / "lua"
-SHARED = ("keys", "idempotency", "records", "refusals", "slots", "room", "leases", "chunks")  # each uses earlier ones
+# Each uses what stands in earlier ones.
+SHARED = ("keys", "idempotency", "records", "refusals", "slots", "room", "leases", "singles", "chunks")
 TICKETS_KEY = "rq:queue:queuecast"  # the list in which RQ keeps the ids of our tickets
 LIFE_SECONDS = 7 * 24 * 3600  # how long keys of an unended job live after the last touch
 
@@ -108,24 +110,50 @@ class Scripts:
             return self._scripts[name](keys=[], args=list(arguments))
 
     def call_all(self, name: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Runs one script several times in one round trip, not as one transaction."""
+        """Runs one script several times in one round trip, not as one transaction; raises StoreAway or StoreFull."""
+        answers = self.call_each(name, argument_lists)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def call_each(self, name: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
+        """As `call_all`, but with StoreAway or StoreFull among the answers where a single call raised it.
+
+        Raises StoreAway when none is known to have run.
+        """
         script = self._scripts[name]
         with translated():
-            try:
-                return self._call_all(script.sha, argument_lists)
-            except NoScriptError:
+            answers = self._call_each(script.sha, argument_lists)
+            if any(isinstance(answer, NoScriptError) for answer in answers):
                 self._client.script_load(script.script)
-                return self._call_all(script.sha, argument_lists)
+                answers = self._call_each(script.sha, argument_lists)  # none has run: the store knew none of them
+        return [_as_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
-    def _call_all(self, sha: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
+    def _call_each(self, sha: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
         for arguments in argument_lists:
             pipeline.evalsha(sha, 0, *arguments)
-        return pipeline.execute()
+        return pipeline.execute(raise_on_error=False)
+
+
+def _as_ours(error: Exception) -> Exception:
+    """What `translated` makes of an error that a single answer of many was."""
+    try:
+        with translated():
+            raise error
+    except (StoreAway, StoreFull) as ours:
+        return ours
+    except RedisError as other:
+        return other
 
 
 def assemble(script: str, limits: Limits) -> str:
-    """The script with what all share behind its first line, which has to stay the first (`#!lua …`)."""
+    """The script with what all share behind its first line, which has to stay the first (`#!lua …`).
+
+    What it changed is published after it, in one message.
+    """
     first, _, rest = script.partition("\n")
     shared = [(LUA / "shared" / f"{name}.lua").read_text(encoding="utf-8") for name in SHARED]
-    return "\n".join([first, as_lua() + limits.as_lua(), *shared, rest])
+    body = f"local function run()\n{rest}\nend\nlocal answer = run()\npublish()\nreturn answer"
+    return "\n".join([first, as_lua() + limits.as_lua(), *shared, body])

@@ -6,7 +6,7 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 
 | key | holds | goes away |
 | --- | --- | --- |
-| `qc:generation` | string: names this life of the store; every id begins with it | never |
+| `qc:generation` | string: this life of the store: its name, with which ids begin, and the ids' secret | never |
 | `qc:job:<id>` | hash: the record | a week after the last touch; once ended, with the results |
 | `qc:job:<id>:waiting` | list: indexes of chunks that nobody holds | with the record, and at the end |
 | `qc:job:<id>:inputs` | hash: index → compressed input | with the record; CSV chunks when they are done |
@@ -28,6 +28,7 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:inboxes` | set: models whose inbox may hold something | empty when none does |
 | `qc:inbox:<model>` | list: single predictions that wait | empty when none waits; a week at most |
 | `qc:inbox:<model>:mark` | string: the ticket that is on its way | some seconds |
+| `qc:inbox:<model>:bell` | list: rung for the worker that lingers there | some seconds, or when it was heard |
 | `qc:promised` | hash: id → bytes that its results will still take | empty when nothing is unended |
 | `qc:rate:<model>` | string: rows per second of one worker, measured | a week after the last batch |
 | `qc:turn` | string: whose ticket was last, inbox or batch | a minute |
@@ -36,20 +37,23 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:stopped:<name>` | string: the worker said that it stops | ten minutes |
 | `qc:served:<model>` | string: some live worker has it | ten seconds |
 | `qc:unserved:<model>` | string: since when no live worker has it | minutes |
+| `qc:news` | channel: what the scripts have changed | holds nothing |
 | `qc:swept` | string: time of the last sweep | a week |
 """
 
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from time import monotonic
 from typing import cast
 
 import redis
 
 from jobs.codec.patch import Patch
 from jobs.errors import MoveRefused
+from jobs.ids import looks_like_id
 from jobs.intake import MARK_MILLISECONDS, Intake
-from jobs.keys import PREFIX, fields, job_key, looks_like_id, text
+from jobs.keys import PREFIX, fields, job_key, text
 from jobs.lookup import Lookup
 from jobs.record import Attempt, Job, read_attempt, read_record
 from jobs.scripts import Limits, Scripts, translated
@@ -76,7 +80,8 @@ class ChunkState:
 class Ahead:
     """What was accepted before a job and has not ended, and how it is worked on.
 
-    `seconds` is what one worker would take for the rows, None when nothing is known; `tickets` wait for `workers`.
+    `seconds` is what one worker would take for the rows, None when nothing is known; `tickets` wait for `workers`,
+    each of which does `rate` rows per second of the job's model, None when nobody has measured it.
     """
 
     jobs: int
@@ -84,6 +89,7 @@ class Ahead:
     seconds: float | None
     tickets: int
     workers: int
+    rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +110,11 @@ class Store:
 
     def __init__(self, client: redis.Redis, limits: Limits) -> None:
         self._client = client
+        self._limits = limits
         self._scripts = Scripts(client, limits)
-        self._lookup = Lookup(client)
+        self._lookup = Lookup(client, limits)
         self._looks = Seldom(LOOK_SECONDS)
+        self._swept_until = 0.0
         self.intake = Intake(self._scripts, self._lookup)
 
     def find(self, job_id: str, tenant: str) -> Job:
@@ -160,23 +168,35 @@ class Store:
                 pipeline.hgetall(job_key(job_id))
             records = pipeline.execute()
         return [
-            (at, job_id, read_record(job_id, fields(record)) if record else None)
+            (at, job_id, read_record(job_id, fields(record), self._limits.single_ttl_seconds) if record else None)
             for (at, job_id), record in zip(order, records, strict=True)
         ]
 
     def ahead(self, job: Job) -> Ahead:
         """What was accepted before this job and has not ended."""
-        jobs, rows, seconds, _, _, tickets, workers = self._scripts.call("ahead", job.created_at)
-        return Ahead(int(jobs), int(rows), float(seconds) if seconds else None, int(tickets), int(workers))
+        answer = self._scripts.call("ahead", job.created_at, job.model.key)
+        jobs, rows, seconds, _, _, tickets, workers, rate = answer
+        return Ahead(
+            jobs=int(jobs),
+            rows=int(rows),
+            seconds=float(seconds) if seconds else None,
+            tickets=int(tickets),
+            workers=int(workers),
+            rate=float(rate) if rate else None,
+        )
 
     def look_after(self, job_id: str) -> list[Ticket] | None:
         """Does a sweep's work for one unended job while no worker sweeps; None when it is too soon to look again.
 
         Returns the tickets to put. Leases are not collected: nobody is there to take them.
         """
-        if not self._looks.is_due(job_id):
+        if monotonic() < self._swept_until or not self._looks.is_due(job_id):
             return None
-        return asked_tickets(self._scripts.call("sweep", 0, 0, secrets.token_hex(4), MARK_MILLISECONDS, job_id))
+        answer = self._scripts.call("sweep", 0, 0, secrets.token_hex(4), MARK_MILLISECONDS, job_id)
+        if answer == b"swept":  # somebody does it: no other job has to be asked for either
+            self._swept_until = monotonic() + LOOK_SECONDS
+            return []
+        return asked_tickets(answer)
 
     def hold(self, job_id: str, seconds: int) -> bool:
         """Keeps an ended job for so many seconds more at least; False when it is gone."""
@@ -184,7 +204,7 @@ class Store:
 
     def queue_state(self) -> QueueState:
         """The whole backlog, and the live workers."""
-        jobs, rows, seconds, oldest, now, _, _ = self._scripts.call("ahead", "+inf")
+        jobs, rows, seconds, oldest, now, *_ = self._scripts.call("ahead", "+inf", "")
         with translated():
             workers = [text(name) for name in self._client.zrange(PREFIX + "workers", 0, -1)]
             states = self._client.mget([f"{PREFIX}worker:{name}" for name in workers]) if workers else []

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic
 
 from jobs.errors import StoreAway, StoreFull
 from jobs.leases import Leases
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 TURN_SECONDS = 0.2  # a slice is over so soon when another ticket waits: its job has its turn then
 LINGER_SECONDS = 0.05  # an inbox's slice waits so long for the next single before it ends
-LINGER_STEP_SECONDS = 0.005
 LOOK_SECONDS = 0.01  # between two looks at the inboxes at least
 AWAY_SECONDS = 1.0  # and when the store did not answer the last one
 WITHOUT_VERSION_SECONDS = 0.1  # the pause before a ticket that this worker cannot serve goes to the back
@@ -107,13 +106,8 @@ class Slices:
         return True
 
     def _linger(self, model_key: str) -> bool:
-        """Waits a moment for the next single; True as soon as there was one."""
-        until = monotonic() + LINGER_SECONDS
-        while not self._duty.stopping and monotonic() < until:
-            sleep(LINGER_STEP_SECONDS)
-            if self._singles.work([model_key]):
-                return True
-        return False
+        """Waits a moment for the next single; True when there was one."""
+        return self._leases.hear_bell(model_key, LINGER_SECONDS) and self._singles.work([model_key])
 
     def _work_on_chunks(self, batch: Batch) -> None:
         """Works on chunk after chunk. The next one is leased and asked for before the present one is done, so that

@@ -1,8 +1,9 @@
 #!lua flags=no-writes
 -- What stands before a moment in the queue; the whole queue when the moment is '+inf'.
--- ARGV: created_at ('+inf': everything)
+-- ARGV: created_at ('+inf': everything), a model's key or ''
 -- Returns {unended jobs accepted before, rows that they still have, seconds of one worker that those take ('' when no
--- model of theirs was ever measured), created_at of the oldest or '', now, tickets that wait, live workers}.
+-- model of theirs was ever measured), created_at of the oldest or '', now, tickets that wait, live workers, rows per
+-- second that one of them does of the model ('': nobody knows)}.
 -- A hundred batches are looked at; more are taken to be like them.
 local MOST_LOOKED_AT = 100
 local bound = ARGV[1] == '+inf' and '+inf' or '(' .. ARGV[1]
@@ -27,4 +28,7 @@ for _, kind in ipairs({ 'singles', 'batches' }) do
 end
 local at = now()
 seconds = seconds == '' and '' or string.format('%.3f', seconds / share)
-return { singles + batches, singles + math.floor(rows / share), seconds, oldest, int(at), redis.call('LLEN', TICKETS), live_workers(at) }
+return {
+  singles + batches, singles + math.floor(rows / share), seconds, oldest, int(at), redis.call('LLEN', TICKETS),
+  live_workers(at), redis.call('GET', key('rate:' .. ARGV[2])) or '',
+}

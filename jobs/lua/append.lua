@@ -23,6 +23,7 @@ if redis.call('HSETNX', job_key(id, 'rows'), index, rows) == 1 then
   redis.call('HINCRBY', job_key(id), 'chunks_received', 1)
   redis.call('HINCRBY', job_key(id), 'backlog', #blob)
   redis.call('HINCRBY', job_key(id), 'revision', 1)
+  tell(id, false)
   promise(id, promised)
   expire(id, LIMITS.life)
 end

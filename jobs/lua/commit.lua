@@ -32,6 +32,7 @@ redis.call('HINCRBY', job_key(id), 'rows_ok', ok - (known or 0))
 redis.call('HINCRBY', job_key(id), 'rows_failed', failed)
 redis.call('HINCRBY', job_key(id), 'csv_bytes', csv_bytes)
 redis.call('HINCRBY', job_key(id), 'revision', 1)
+tell(id, false)
 local at, rows = now(), ok + failed
 promise(id, -tonumber(get(id, 'row_bytes')) * rows)
 if not known then -- else it worked on some of the rows only

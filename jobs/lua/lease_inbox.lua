@@ -5,20 +5,26 @@
 -- lost comes alone: what it does must not happen to others, and only what happens then is its own doing.
 local token, worker, lease_ms, most, ticket, mark_ms = unpack(ARGV)
 local at = now()
+local held = {} -- deadline and member of each lease of one that nobody has had before
 
-local function is_unended(id)
-  local status = get(id, 'status')
-  return status and next(MOVES[status])
+-- Leases one that nobody has had before.
+local function take_new(id, found)
+  redis.call('HSET', job_key(id), 'status', 'running', 'started_at', int(at),
+    'lease', token .. ' ' .. worker .. ' ' .. int(at))
+  held[#held + 1] = int(at + lease_ms)
+  held[#held + 1] = leased(id, SINGLE)
+  found[#found + 1] = id
+  found[#found + 1] = input_of(id)
 end
 
--- Returns how many workers were lost over it while it was alone; nil when it need not be alone.
-local function take(id, found)
+-- Leases one again. Returns how many workers were lost over it while it was alone; nil when it need not be alone.
+local function take_again(id, found)
   local before = count(id, 'losses:' .. SINGLE)
   local losses = take_lease(id, SINGLE, token, worker, at, lease_ms)
   redis.call('HSETNX', job_key(id), 'started_at', int(at))
   move(id, 'running')
   found[#found + 1] = id
-  found[#found + 1] = get(id, 'input')
+  found[#found + 1] = input_of(id)
   if losses > before and get(id, 'alone') then
     redis.call('HINCRBY', job_key(id), 'alone', 1)
   end
@@ -28,27 +34,41 @@ local function take(id, found)
   end
 end
 
-for i = 7, #ARGV do
-  local inbox = inbox_key(ARGV[i])
-  if redis.call('GET', inbox .. ':mark') == ticket then
-    redis.call('PEXPIRE', inbox .. ':mark', mark_ms)
-  end
-  local found, rest, alone = { ARGV[i], 0 }, {}, nil
-  for _, id in ipairs(redis.call('LPOP', inbox, most) or {}) do
-    local suspect = count(id, 'losses:' .. SINGLE) >= 1 and get(id, 'lease')
-    if alone or (suspect and #found > 2) then
+-- Leases what waits in an inbox.
+local function take_all(model_key)
+  local found, rest, alone = { model_key, 0 }, {}, nil
+  for _, id in ipairs(redis.call('LPOP', inbox_key(model_key), most) or {}) do
+    local status, lease, losses = unpack(redis.call('HMGET', job_key(id), 'status', 'lease', 'losses:' .. SINGLE))
+    if alone or (losses and lease and #found > 2) then
       rest[#rest + 1] = id
-    elseif is_unended(id) then
-      alone = take(id, found)
+    elseif status == 'queued' and not lease then
+      take_new(id, found)
+    elseif status and next(MOVES[status]) then
+      alone = take_again(id, found)
       found[2] = alone or 0
     end
   end
-  for j = #rest, 1, -1 do
-    redis.call('LPUSH', inbox, rest[j])
-    redis.call('EXPIRE', inbox, LIMITS.life)
-  end
-  if #found > 2 then
-    return found
+  return found, rest
+end
+
+for i = 7, #ARGV do
+  local inbox = inbox_key(ARGV[i])
+  if redis.call('EXISTS', inbox) == 1 then
+    if redis.call('GET', inbox .. ':mark') == ticket then
+      redis.call('PEXPIRE', inbox .. ':mark', mark_ms)
+    end
+    redis.call('DEL', inbox .. ':bell')
+    local found, rest = take_all(ARGV[i])
+    for j = #rest, 1, -1 do
+      redis.call('LPUSH', inbox, rest[j])
+      redis.call('EXPIRE', inbox, LIMITS.life)
+    end
+    if #held > 0 then
+      redis.call('ZADD', key('leases'), unpack(held))
+    end
+    if #found > 2 then
+      return found
+    end
   end
 end
 return {}

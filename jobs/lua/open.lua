@@ -1,12 +1,12 @@
 #!lua
 -- Creates the record of a batch whose body is still arriving.
--- ARGV: id, generation, tenant, form, model, version, sha256, model key, layout, upload token,
+-- ARGV: id, generation, tenant, form, model key, sha256, layout, upload token,
 --       bytes that a row of results will take, rows that are expected (0: nobody knows), digest of the idempotency key ('':
 --       none)
 -- Returns 'ok' (also when it was done before), 'generation' when the store has begun another life, 'full <bytes> <free
 -- bytes>' when the results would not fit, or 'idempotency_key_in_use' when another job has the key.
-local id, generation, tenant, form, model, version, sha256, model_key, layout, token = unpack(ARGV)
-local row_bytes, expected, digest = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
+local id, generation, tenant, form, model_key, sha256, layout, token = unpack(ARGV)
+local row_bytes, expected, digest = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 if redis.call('GET', key('generation')) ~= generation then
   return 'generation'
 end
@@ -21,9 +21,9 @@ end
 if digest ~= '' then
   take_key(id, tenant, digest, '')
 end
-create(id, 'batch', at, {
-  'tenant', tenant, 'form', form, 'status', 'receiving', 'model', model, 'version', version, 'sha256', sha256,
-  'model_key', model_key, 'layout', layout, 'upload', token,
+create_batch(id, tenant, at, {
+  'form', form, 'status', 'receiving', 'model_key', model_key, 'sha256', sha256,
+  'layout', layout, 'upload', token,
   'row_bytes', row_bytes, 'expected', expected,
 })
 promise(id, row_bytes * expected)

@@ -23,8 +23,8 @@ if full then
   return full
 end
 local at = now()
-create(id, 'batch', at, inherit(old, { 'form', 'model', 'version', 'sha256', 'model_key', 'layout', 'row_bytes' }, {
-  'tenant', tenant, 'status', 'receiving', 'upload', token, 'retry_of', old,
+create_batch(id, tenant, at, inherit(old, { 'form', 'sha256', 'model_key', 'layout', 'row_bytes' }, {
+  'status', 'receiving', 'upload', token, 'retry_of', old,
 }))
 redis.call('ZADD', key('receiving'), int(at + LIMITS.upload_deadline * 1000), id)
 return 'ok'

@@ -2,7 +2,7 @@
 -- The repair pass. It never needs to know who failed: it looks only at deadlines and at what waits.
 -- ARGV: milliseconds of a lease, milliseconds between two sweeps, nonce for tickets, milliseconds of an inbox's mark;
 -- and, to look after a single job that somebody asks for while nobody sweeps, its id
--- Returns a flat list, three for each ticket to put at the front: 'job', id, ticket or 'inbox', model key, ticket.
+-- Returns 'swept' where others sweep and a single job was asked for, else a flat list, three for each ticket to put at the front: 'job', id, ticket or 'inbox', model key, ticket.
 local lease_ms, pause_ms, nonce, mark_ms, only = unpack(ARGV)
 local IDLE_MS = 2000 -- how long an idle worker waits for a ticket between two sweeps
 local UNSWEPT_MS = 5000 -- nobody sweeps: every live worker would, every two seconds or so
@@ -172,7 +172,7 @@ local function look_after_only(id)
   local deadline = redis.call('ZSCORE', key('receiving'), id)
   if deadline and tonumber(deadline) + LIMITS.upload_deadline * 1000 < at then
     erase(id, 'upload_failed', at)
-  elseif get(id, 'kind') == 'single' then
+  elseif kind_of(id) == 'single' then
     look_after_single(id)
   else
     look_after(id)
@@ -195,9 +195,10 @@ if last > at then -- the store's clock was set back, or another machine has take
   last = 0
 end
 if only then
-  if at - last > UNSWEPT_MS then
-    look_after_only(only)
+  if at - last <= UNSWEPT_MS then
+    return 'swept'
   end
+  look_after_only(only)
   return tickets
 end
 if at - last < tonumber(pause_ms) then

@@ -7,7 +7,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from jobs.keys import ID_LENGTH
+from jobs.ids import ID_LENGTH
 
 ANSWER_SECONDS = 5.0  # within which everything that waits for nothing is answered
 ROOM_SECONDS = 20.0  # for which an upload waits for room, as the contract says

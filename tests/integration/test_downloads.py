@@ -15,9 +15,11 @@ from stack import Stack
 from api import problems
 from api.context import EXTENSION, Api
 from api.results import blueprint
+from api.seats import Seats
 from jobs.codec.chunk import compress, decompress, pack_failures
 from jobs.codec.layout import plan
 from jobs.leases import ChunkResult, Leases, SingleResult
+from jobs.news import News
 from jobs.record import ModelVersion
 from jobs.scripts import Limits
 from jobs.store import Store
@@ -36,7 +38,8 @@ NOT_PROCESSED = "not_processed: the job ended before this row was reached"
 def api(redis_client, store_url):
     settings = Settings.from_environment({"REDIS_URL": store_url})
     catalog = Catalog.read(settings.models_path, "housing")
-    return Api(settings, catalog, Store(redis_client, Limits.of(settings)), TicketQueue(redis_client))
+    store = Store(redis_client, Limits.of(settings))
+    return Api(settings, catalog, store, TicketQueue(redis_client), News(lambda: redis_client), Seats(1))
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import pytest
 
 from jobs.connection import web_client
 from jobs.errors import JobGone, KeyRefused, SameRequest, StoreAway, UploadRefused
+from jobs.ids import ID_LENGTH
 from jobs.intake import Bound
 from jobs.keys import new_token
+from jobs.record import packed_sha256
 from jobs.store import Store
 from tests.integration.conftest import MODEL, TENANT
 from tests.proxy import Proxy
@@ -218,18 +220,20 @@ def scripts_of(bench):
 def test_opening_closing_and_accepting_twice_change_nothing(bench):
     """What the web's client does when a connection breaks before the answer came."""
     call = scripts_of(bench)
-    generation = bench.open().job_id[:6]
-    token, job_id, single = new_token(), generation + "a" * 26, generation + "b" * 26
-    model = (MODEL.name, MODEL.version, MODEL.sha256, MODEL.key)
-    opening = (job_id, generation, TENANT, "csv", *model, bench.layout().to_json(), token, "0", 0, KEY)
-    assert [call("open", *opening) for _ in range(2)] == [b"ok", b"ok"]
+    bench.open()
+    generation = bench.client.get("qc:generation").decode()
+    token, job_id, single = new_token(), "a" * ID_LENGTH, "b" * ID_LENGTH
+    opening = (MODEL.key, MODEL.sha256, bench.layout().to_json(), token, "0", 0, KEY)
+    assert [call("open", job_id, generation, TENANT, "csv", *opening) for _ in range(2)] == [b"ok", b"ok"]
     assert is_in_use(bench)
     call("append", job_id, token, 0, 3, b"blob", "nonce")
     assert [call("close", job_id, token, 1, PRINT) for _ in range(2)] == [b"ok", b"ok"]
     assert bound(bench) == Bound(job_id, PRINT)
     bench.client.delete(NAME)
-    accepting = (single, generation, TENANT, *model, '{"RM":"7"}', "inbox-x", 5000, KEY, PRINT)
-    assert [call("accept_single", *accepting) for _ in range(2)] == [b"front", b"front"]
+    accepting = (MODEL.key, packed_sha256(MODEL.sha256), "inbox-x", 5000, KEY, PRINT, 10, "input", '{"RM":"7"}')
+    first, again = [call("accept_single", single, generation, TENANT, *accepting) for _ in range(2)]
+    assert first == again
+    assert first.startswith(b"front ")
     assert bound(bench) == Bound(single, PRINT)
 
 

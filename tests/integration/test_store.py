@@ -1,11 +1,14 @@
 """The rules of records, uploads and their ends, in the scripts themselves."""
 
+import json
+
 import pytest
 
 from jobs.codec.chunk import decompress
 from jobs.errors import JobGone, MoveRefused, UnknownJob, UploadRefused
+from jobs.ids import ID_LENGTH, looks_like_id
 from jobs.intake import Upload
-from jobs.keys import looks_like_id
+from jobs.leases import SingleResult
 from jobs.status import Status, may_move
 
 ABSENT = "a" * 32
@@ -123,7 +126,7 @@ def test_deleted_job_of_another_tenant_is_unknown_too(bench):
 def test_id_that_was_never_given_out_is_unknown(bench):
     generation = bench.batch().job_id[:6]
     with pytest.raises(UnknownJob):
-        bench.find(generation + "a" * 26)
+        bench.find(generation + "a" * (ID_LENGTH - 6))
 
 
 def test_id_of_another_life_of_the_store_is_lost(bench):
@@ -140,10 +143,13 @@ def test_acceptance_goes_on_in_a_store_that_came_back_empty(bench):
     bench.client.flushdb()
     job, _ = bench.single()
     assert bench.find(job.id).status == "queued"
-    assert job.id.startswith(bench.client.get("qc:generation").decode())
+    assert job.id.startswith(bench.client.get("qc:generation").decode()[:6])
 
 
-@pytest.mark.parametrize("text", ["", "../etc", "a" * 31, "A" * 32, "a" * 10_000, "a" * 31 + "\n", "a" * 31 + "\0"])
+ALMOST = "a" * (ID_LENGTH - 1)
+
+
+@pytest.mark.parametrize("text", ["", "../etc", ALMOST, "A" * ID_LENGTH, "a" * 10_000, ALMOST + "\n", ALMOST + "\0"])
 def test_what_is_no_id_never_reaches_the_store(text):
     assert not looks_like_id(text)
 
@@ -261,14 +267,45 @@ def test_ended_job_has_one_expiry_on_all_its_keys(bench):
 def test_job_whose_record_expired_is_gone_with_the_time(bench):
     job, _ = bench.single()
     singles = bench.leases.lease_singles([job.model.key], 5, "t")
-    from jobs.leases import SingleResult
-
     bench.leases.commit_singles(singles.token, {job.id: SingleResult('{"prediction":1}')})
     expires_at = bench.find(job.id).expires_at
     bench.client.delete(f"qc:job:{job.id}")
     with pytest.raises(JobGone) as caught:
         bench.find(job.id)
-    assert (caught.value.reason, caught.value.at) == ("job_expired", expires_at)
+    assert caught.value.reason == "job_expired"
+    assert 0 <= expires_at - caught.value.at < 2000  # its id knows the second at which it was made
+    with pytest.raises(UnknownJob):
+        bench.find(job.id, "another")
+
+
+def test_finished_single_leaves_nothing_but_its_packed_record_and_its_place_in_the_list(bench):
+    sent = json.dumps({f"feature {number}": 0.12345 * number for number in range(8)})
+    job, _ = bench.single(sent)
+    singles = bench.leases.lease_singles([job.model.key], 5, "t")
+    assert singles.inputs == {job.id: sent}
+    long = json.dumps({"prediction": "ü" * 40, "probabilities": {"a": 0.25, "b": 0.75}}, ensure_ascii=False)
+    bench.leases.commit_singles(singles.token, {job.id: SingleResult(long)})
+    assert (bench.find(job.id).input, bench.find(job.id).result) == (sent, long)
+    assert bench.client.object("encoding", f"qc:job:{job.id}") == b"listpack"
+    assert [key.decode() for key in bench.client.scan_iter(f"*{job.id}*")] == [f"qc:job:{job.id}"]
+    left = bench.client.keys("qc:*")
+    assert b"qc:singles" not in left
+    assert b"qc:leases" not in left
+
+
+@pytest.mark.parametrize("text", ["é" * 30, "x" * 64, "x" * 65, "日" * 200, "x" * 5000])
+def test_input_of_any_length_comes_back_whole(bench, text):
+    sent = json.dumps({"RM": text}, ensure_ascii=False)
+    job, _ = bench.single(sent)
+    again, _ = bench.store.intake.retry_single(_ended(bench, job))
+    assert bench.find(again.id).input == sent
+    assert bench.leases.lease_singles([job.model.key], 5, "t").inputs == {again.id: sent}
+
+
+def _ended(bench, job):
+    singles = bench.leases.lease_singles([job.model.key], 5, "t")
+    bench.leases.commit_singles(singles.token, {job.id: SingleResult('{"prediction":1}')})
+    return bench.find(job.id)
 
 
 def test_jobs_are_listed_newest_first_and_page_by_page(bench):

@@ -45,6 +45,11 @@ local function count(id, field)
   return tonumber(get(id, field) or 0)
 end
 
+-- A single prediction does not say so: there may be very many.
+local function kind_of(id)
+  return get(id, 'kind') or 'single'
+end
+
 local function unended(kind)
   return key(kind == 'single' and 'singles' or 'batches')
 end
@@ -59,4 +64,25 @@ end
 
 local function live_workers(at)
   return redis.call('ZCOUNT', key('workers'), int(at - WORKER_SILENCE_MS), '+inf')
+end
+
+-- What this script has changed; published as one message when it ends (jobs/scripts.py, jobs/news.py).
+local news = {}
+
+-- Tells those who wait for a job that it has changed. `fields`, if given, are those of its record that did.
+local function tell(id, ended, fields)
+  if news[id] and news[id][2] == 1 then
+    return
+  end
+  news[id] = { id, ended and 1 or 0, unpack(fields or {}) }
+end
+
+local function publish()
+  local list = {}
+  for _, item in pairs(news) do
+    list[#list + 1] = item
+  end
+  if #list > 0 then
+    redis.call('PUBLISH', key('news'), cjson.encode(list))
+  end
 end

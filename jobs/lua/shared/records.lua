@@ -17,28 +17,37 @@ local function expire(id, seconds)
   end
 end
 
--- Writes a new record with its tombstone and puts it into the lists.
-local function create(id, kind, at, fields)
-  redis.call('HSET', job_key(id), 'kind', kind, 'created_at', int(at), 'revision', 1, unpack(fields))
-  redis.call('EXPIRE', job_key(id), LIMITS.life)
-  bury(id, 'job_expired', at)
-  local tenant = get(id, 'tenant')
+-- Puts a new job into the lists. Two old entries are looked at for each new one, so that the list never holds many jobs
+-- that are gone.
+local function enlist(id, kind, tenant, at)
   redis.call('ZADD', unended(kind), int(at), id)
-  redis.call('ZADD', index_key(tenant, kind), int(at), id)
-  redis.call('EXPIRE', index_key(tenant, kind), math.max(LIMITS.life, LIMITS.tombstone_ttl))
-  -- Two old entries are looked at for each new one, so that the list never holds many jobs that are gone.
-  for _, old in ipairs(redis.call('ZRANGE', index_key(tenant, kind), 0, 1)) do
+  local index = index_key(tenant, kind)
+  redis.call('ZADD', index, int(at), id)
+  redis.call('EXPIRE', index, math.max(LIMITS.life, LIMITS.tombstone_ttl))
+  for _, old in ipairs(redis.call('ZRANGE', index, 0, 1)) do
     if redis.call('EXISTS', job_key(old)) == 0 then
-      redis.call('ZREM', index_key(tenant, kind), old)
+      redis.call('ZREM', index, old)
     end
   end
+end
+
+-- Writes the new record of a batch with its tombstone.
+local function create_batch(id, tenant, at, fields)
+  redis.call('HSET', job_key(id), 'kind', 'batch', 'tenant', tenant, 'created_at', int(at), 'revision', 1,
+    unpack(fields))
+  redis.call('EXPIRE', job_key(id), LIMITS.life)
+  bury(id, 'job_expired', at)
+  enlist(id, 'batch', tenant, at)
 end
 
 -- Adds what a job that retries `old` has in common with it to the fields of its record.
 local function inherit(old, names, fields)
   for _, name in ipairs(names) do
-    fields[#fields + 1] = name
-    fields[#fields + 1] = get(old, name)
+    local value = get(old, name)
+    if value then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
   end
   return fields
 end
@@ -50,7 +59,10 @@ local function move(id, wanted)
     return false, current
   end
   redis.call('HSET', job_key(id), 'status', wanted)
-  redis.call('HINCRBY', job_key(id), 'revision', 1)
+  if kind_of(id) == 'batch' then -- that of a single prediction follows from its status
+    redis.call('HINCRBY', job_key(id), 'revision', 1)
+  end
+  tell(id, not next(MOVES[wanted]))
   return true
 end
 
@@ -59,7 +71,7 @@ local function withdraw(id)
   for _, index in ipairs(redis.call('HKEYS', job_key(id, 'leases'))) do
     redis.call('ZREM', key('leases'), leased(id, index))
   end
-  local kind = get(id, 'kind')
+  local kind = kind_of(id)
   if kind == 'single' then
     redis.call('HDEL', job_key(id), 'lease')
     if redis.call('ZREM', key('leases'), leased(id, SINGLE)) == 0 then -- only then can it be in the inbox
@@ -74,21 +86,20 @@ local function withdraw(id)
   redis.call('HDEL', key('promised'), id)
 end
 
--- Ends a job: one absolute expiry on all its keys. Returns what move returns.
-local function finish(id, wanted, at, code, message)
+-- Ends a batch: one absolute expiry on all its keys. Returns what move returns.
+local function finish_batch(id, wanted, at, code, message)
   local moved, current = move(id, wanted)
   if not moved then
     return false, current
   end
   withdraw(id)
-  local ttl = get(id, 'kind') == 'single' and LIMITS.single_ttl or LIMITS.results_ttl
-  local expires_at = at + ttl * 1000
+  local expires_at = at + LIMITS.results_ttl * 1000
   redis.call('HSET', job_key(id), 'ended_at', int(at), 'expires_at', int(expires_at))
   if code then
     redis.call('HSET', job_key(id), 'error_code', code, 'error_message', message)
   end
   redis.call('HSETNX', job_key(id), 'rows_total', int(count(id, 'rows_received')))
-  expire(id, ttl)
+  expire(id, LIMITS.results_ttl)
   bury(id, 'job_expired', expires_at)
   return true
 end
@@ -96,16 +107,17 @@ end
 -- Ends a batch whose every row has its outcome.
 local function finish_by_counts(id, at)
   if count(id, 'rows_ok') > 0 then
-    return finish(id, 'succeeded', at)
+    return finish_batch(id, 'succeeded', at)
   end
-  return finish(id, 'failed', at, 'all_rows_failed', 'No row has a prediction; /errors says why for each of them.')
+  return finish_batch(id, 'failed', at, 'all_rows_failed', 'No row has a prediction; /errors says why for each of them.')
 end
 
 -- Erases a job at once; only its tombstone stays, and says `reason`.
 local function erase(id, reason, at)
   bury(id, reason, at)
   withdraw(id)
-  redis.call('ZREM', index_key(get(id, 'tenant'), get(id, 'kind')), id)
+  redis.call('ZREM', index_key(get(id, 'tenant'), kind_of(id)), id)
+  tell(id, true)
   redis.call('DEL', job_key(id))
   for _, part in ipairs(PARTS) do
     redis.call('DEL', job_key(id, part))

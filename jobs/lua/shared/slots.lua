@@ -4,16 +4,20 @@ local SLOT_SILENCE_MS = 2000 -- a slot without a lease for so long is free if it
 
 -- Puts a new single prediction into its model's inbox. Returns 'ok' when a valid mark stands, so a worker is on its way,
 -- else where to put the ticket: 'front', or 'back' if no batch slice ran since the last one (neither starves the other).
-local function wait_in_inbox(id, ticket, mark_ms)
-  local model_key = get(id, 'model_key')
+local function wait_in_inbox(id, model_key, ticket, mark_ms, at)
   local inbox = inbox_key(model_key)
-  redis.call('RPUSH', inbox, id)
+  local waiting = redis.call('RPUSH', inbox, id)
   redis.call('EXPIRE', inbox, LIMITS.life)
   redis.call('SADD', key('inboxes'), model_key)
-  if live_workers(now()) == 0 and redis.call('LLEN', TICKETS) > 0 then
+  if live_workers(at) == 0 and redis.call('LLEN', TICKETS) > 0 then
     return 'ok' -- nobody is there to take tickets; the sweep asks when somebody is
   end
   if not redis.call('SET', inbox .. ':mark', ticket, 'NX', 'PX', mark_ms) then
+    if waiting == 1 then -- whoever lingers there hears it; whoever is at work looks by itself
+      redis.call('DEL', inbox .. ':bell')
+      redis.call('RPUSH', inbox .. ':bell', 1)
+      redis.call('PEXPIRE', inbox .. ':bell', mark_ms)
+    end
     return 'ok'
   end
   return redis.call('SET', key('turn'), 'inbox', 'GET', 'EX', 60) == 'inbox' and 'back' or 'front'

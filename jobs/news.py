@@ -1,0 +1,183 @@
+"""What changes in the store, told as it happens: one subscription of a process, however many of its requests wait.
+
+The scripts publish on one channel which jobs they changed (jobs/lua/shared/keys.lua). Messages get lost only with their
+connection, and what comes over it comes in order: as long as the store answers pings on it, nothing was missed. When it
+does not, who waits looks at the record every second.
+"""
+
+import json
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from jobs.keys import PREFIX
+
+log = logging.getLogger(__name__)
+
+CHANNEL = PREFIX + "news"
+LOOK_SECONDS = 1.0  # the longest that a lost message costs
+PING_SECONDS = 0.4  # without a message: then the store is asked whether it is there
+LIVE_SECONDS = 1.0  # since it was heard of
+SUBSCRIBE_SECONDS = 0.3  # the first to wait gives the subscription so long to come about
+DEAD_SECONDS = 5.0  # without an answer: then the connection is made anew
+LONGEST_PAUSE_SECONDS = 1.0  # before the listener connects again
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a job. `fields` are those of its record that changed, where a single prediction has ended."""
+
+    ended: bool
+    fields: Mapping[str, str] | None = None
+
+
+LOOK_AGAIN = Change(ended=True)  # something may have been missed
+
+
+class Watch:
+    """What changes of some jobs, while the block lasts."""
+
+    def __init__(self, news: "News", until_end: bool) -> None:
+        self._news = news
+        self._until_end = until_end
+        self._job_ids: list[str] = []
+        self._changes: SimpleQueue[Change] = SimpleQueue()
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for job_id in self._job_ids:
+            self._news.leave(job_id, self)
+
+    def add(self, job_id: str) -> None:
+        """Hears of this job from now on: add it before looking at its record, and nothing is missed."""
+        self._job_ids.append(job_id)
+        self._news.join(job_id, self)
+
+    def wait(self, seconds: float) -> Change | None:
+        """The next change; None when there was none within `seconds`, LOOK_SECONDS at most.
+
+        LOOK_AGAIN when something may have been missed.
+        """
+        try:
+            return self._changes.get(timeout=max(min(seconds, LOOK_SECONDS), 0))
+        except Empty:
+            return None if self._news.is_live else LOOK_AGAIN
+
+    def tell(self, change: Change) -> None:
+        """Called by the listener."""
+        if change.ended or not self._until_end:
+            self._changes.put(change)
+
+
+class News:
+    """Who waits for which job. Its listener is a thread that begins with the first who waits."""
+
+    def __init__(self, make_client: Callable[[], redis.Redis]) -> None:
+        """`make_client` makes the client of the subscription: one connection."""
+        self._make_client = make_client
+        self._lock = Lock()
+        self._watches: dict[str, list[Watch]] = {}
+        self._listener: Thread | None = None
+        self._subscribed = Event()
+        self._closing = Event()
+        self._heard_at = 0.0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether nothing that has happened up to a second ago can have been missed."""
+        return self._subscribed.is_set() and monotonic() - self._heard_at < LIVE_SECONDS
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the process ends: who waits answers with what there is."""
+        return self._closing.is_set()
+
+    def watch(self, until_end: bool = True) -> Watch:
+        """For one who waits for the end of jobs, or for every change of theirs."""
+        if not self._subscribed.is_set():
+            self._start()
+            self._subscribed.wait(SUBSCRIBE_SECONDS)
+        return Watch(self, until_end)
+
+    def join(self, job_id: str, watch: Watch) -> None:
+        """From now on the watch hears of the job."""
+        with self._lock:
+            self._watches.setdefault(job_id, []).append(watch)
+
+    def leave(self, job_id: str, watch: Watch) -> None:
+        """The watch hears no more of the job."""
+        with self._lock:
+            watches = self._watches[job_id]
+            watches.remove(watch)
+            if not watches:
+                del self._watches[job_id]
+
+    def close(self) -> None:
+        """Wakes all who wait, now and from now on: the process ends."""
+        self._closing.set()
+        self._wake_all()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._listener is None:
+                self._listener = Thread(target=self._listen, name="news", daemon=True)
+                self._listener.start()
+
+    def _listen(self) -> None:
+        while not self.is_closing:
+            try:
+                self._follow(self._make_client())
+            except (RedisError, OSError) as error:
+                log.warning("the news is interrupted: %s", error)
+            self._subscribed.clear()
+            self._closing.wait(random.uniform(0.05, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter: not all at once
+
+    def _follow(self, client: redis.Redis) -> None:
+        """Passes on what is published until the connection breaks."""
+        with client, client.pubsub() as subscription:  # type: ignore[no-untyped-call] # the library leaves it so
+            subscription.subscribe(CHANNEL)
+            self._heard_at = monotonic()
+            while not self.is_closing:
+                message = subscription.get_message(timeout=PING_SECONDS)
+                if message is not None:
+                    self._heard_at = monotonic()
+                    self._take(message)
+                elif monotonic() - self._heard_at > DEAD_SECONDS:
+                    raise TimeoutError("the store does not answer a ping")
+                else:
+                    subscription.ping()
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "subscribe":
+            self._subscribed.set()
+            self._wake_all()  # something may have happened before
+        elif message["type"] == "message":
+            self._pass_on(message["data"])
+
+    def _pass_on(self, message: bytes) -> None:
+        """One message: a list of [id, 1 when it has ended else 0, changed fields as name and text in turn]."""
+        for job_id, ended, *fields in json.loads(message):
+            watches = self._watches.get(job_id)
+            if watches:
+                change = Change(bool(ended), dict(zip(fields[::2], fields[1::2], strict=True)) or None)
+                for watch in tuple(watches):
+                    watch.tell(change)
+
+    def _wake_all(self) -> None:
+        with self._lock:
+            watches = {watch for waiting in self._watches.values() for watch in waiting}
+        for watch in watches:
+            watch.tell(LOOK_AGAIN)
