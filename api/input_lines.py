@@ -13,6 +13,11 @@ class InputLines:
         self._lines = [dumps(value).encode() + b"\n" for value in inputs]
         self._next = 0
 
+    def whole(self, max_bytes: int) -> Chunk | None:
+        """All of them as one chunk; None when that would be larger."""
+        data = b"".join(self._lines)
+        return Chunk(data, len(self._lines)) if len(data) <= max_bytes else None
+
     def take(self, max_rows: int, max_bytes: int, flush: bool = False) -> Chunk | None:
         """The next chunk within both limits, a single larger input alone; None after the last.
 

@@ -16,7 +16,7 @@ from api.idempotency import current_key, once
 from api.input_lines import InputLines
 from api.problems import Problem
 from api.single import LARGER, accept_single, default_hint, find_model, read_document, version_of
-from api.upload import Uploader
+from api.upload import Uploader, accept_small
 from jobs.codec.cells import split_cells, unquote
 from jobs.codec.layout import Layout, LayoutError, plan
 from jobs.record import Job
@@ -196,8 +196,13 @@ def _send_inputs(inputs: object, asked: Asked) -> Job:
     if not inputs:
         raise Problem(400, "no_rows", "The field inputs is empty. Send at least one input.")
     layout = asked.plan_json(inputs[0])
-    model = version_of(asked.manifest)
-    with Uploader(current(), "json", model, InputLines(inputs), lambda: layout) as uploader:
+    model, lines = version_of(asked.manifest), InputLines(inputs)
+    chunk = lines.whole(current().settings.chunk_bytes)
+    if chunk and chunk.rows <= min(current().settings.chunk_rows, current().settings.max_rows):
+        job = accept_small(current(), model, layout, chunk)
+        if job:
+            return job
+    with Uploader(current(), "json", model, lines, lambda: layout) as uploader:
         return uploader.close()
 
 

@@ -12,7 +12,7 @@ from api.problems import Problem
 from jobs.codec.chunk import compress
 from jobs.codec.layout import Layout
 from jobs.errors import JobsError, StoreAway, StoreFull, UploadRefused
-from jobs.intake import Appended, Upload
+from jobs.intake import Appended, SmallBatch, Upload
 from jobs.record import Job, ModelVersion
 from jobs.splitter import Chunk
 
@@ -180,6 +180,25 @@ class Uploader:
         if backlog_bytes > BACKLOG_BYTES and self._patience > 0:
             self._patience -= CATCH_UP_SECONDS
             time.sleep(CATCH_UP_SECONDS)
+
+
+def accept_small(api: Api, model: ModelVersion, layout: Layout, chunk: Chunk) -> Job | None:
+    """Accepts JSON inputs that are wholly here, as one chunk, in one step; None when they are too much for one."""
+    batch = SmallBatch(
+        chunk=chunk.data,
+        rows=chunk.rows,
+        row_bytes=result_row_bytes(layout, chunk, len(compress(chunk.data))),
+        most_seconds=CHUNK_SECONDS,
+        unmeasured_rows=api.settings.first_chunk_rows,
+    )
+    key = current_key()
+    bound = {"key": key.digest, "fingerprint": key.fingerprint}
+    accepted = api.store.intake.accept_batch(tenant(), model, layout, batch, **bound)
+    if accepted is None:
+        return None
+    job, tickets = accepted
+    put_tickets(api, tickets)
+    return job
 
 
 def result_row_bytes(layout: Layout, first: Chunk, blob_bytes: int) -> float:

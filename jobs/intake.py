@@ -13,7 +13,7 @@ from jobs.keys import new_inbox_ticket_id, new_token, text, texts
 from jobs.lookup import Lookup
 from jobs.pieces import pieces
 from jobs.record import Job, ModelVersion, new_single, packed_sha256
-from jobs.scripts import Scripts
+from jobs.scripts import Argument, Scripts
 from jobs.tickets import Ticket, inbox_ticket, job_ticket
 
 MARK_MILLISECONDS = 5000  # how long an inbox's ticket may be on its way before another is asked for
@@ -38,6 +38,17 @@ class Appended:
     rows_per_second: float | None
     backlog_bytes: int
     tickets: list[Ticket]
+
+
+@dataclass(frozen=True, slots=True)
+class SmallBatch:
+    """A batch of one chunk. It must not be more than `most_seconds` of a worker's time, or `unmeasured_rows`."""
+
+    chunk: bytes
+    rows: int
+    row_bytes: float
+    most_seconds: float
+    unmeasured_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,29 @@ class Intake:
         made = new_single(job_id, tenant, model, int(created_at), input_json)
         return made, _inbox_tickets(where, ticket_id, model)
 
+    def accept_batch(
+        self,
+        tenant: str,
+        model: ModelVersion,
+        layout: Layout,
+        batch: SmallBatch,
+        *,
+        key: str = "",
+        fingerprint: str = "",
+    ) -> tuple[Job, list[Ticket]] | None:
+        """Accepts a whole batch of JSON inputs at once; None when it is too much work for one chunk.
+
+        Returns the job and the tickets to put; `key`, `fingerprint` and what is raised are those of `accept_single`.
+        """
+        ticket_id = new_inbox_ticket_id()
+        facts = (model.key, model.sha256, layout.to_json(), f"{batch.row_bytes:.3f}", batch.rows, batch.chunk)
+        limits = (batch.unmeasured_rows, batch.most_seconds)
+        call = partial(self._scripts.call, "accept_batch")
+        job_id, answer = self._accept(tenant, call, *facts, *limits, *_mark(ticket_id), key, fingerprint)
+        if answer == "large":
+            return None
+        return self._lookup.read(job_id), _inbox_tickets(answer.split()[0], ticket_id, model)
+
     def find_key(self, tenant: str, key: str) -> Bound | None:
         """What the idempotency key with the digest `key` is bound to; None when it is free. Raises KeyRefused."""
         answer = texts(self._scripts.call("find_key", tenant, key))
@@ -194,7 +228,7 @@ class Intake:
         self,
         tenant: str,
         call: Callable[..., Any],
-        *arguments: str | int,
+        *arguments: Argument,
         on_id: Callable[[str], None] | None = None,
     ) -> tuple[str, str]:
         """Makes an id of the store's present generation and calls an accepting script with it."""

@@ -18,6 +18,11 @@ def inbox_bell(model_key: str) -> str:
     return f"{PREFIX}inbox:{model_key}:bell"
 
 
+def inbox_batches(model_key: str) -> str:
+    """The key of the small batches that wait for whoever works on the inbox."""
+    return f"{PREFIX}inbox:{model_key}:batches"
+
+
 def new_token() -> str:
     """A proof of holding something: nobody else can guess it."""
     return secrets.token_hex(8)

@@ -10,7 +10,7 @@ import redis
 from jobs.codec.layout import Layout
 from jobs.codec.patch import Patch
 from jobs.intake import MARK_MILLISECONDS
-from jobs.keys import PREFIX, inbox_bell, job_key, new_inbox_ticket_id, new_token, text
+from jobs.keys import PREFIX, inbox_batches, inbox_bell, job_key, new_inbox_ticket_id, new_token, text
 from jobs.pieces import pieces
 from jobs.record import ModelVersion
 from jobs.scripts import Limits, Scripts, translated
@@ -251,6 +251,12 @@ class Leases:
         model_key, losses, *pairs = answer
         inputs = {text(job_id): text(sent) for job_id, sent in zip(pairs[::2], pairs[1::2], strict=True)}
         return LeasedSingles(text(model_key), token, inputs, int(losses))
+
+    def next_small_batch(self, model_key: str) -> str | None:
+        """The id of the next small batch that waits in an inbox; None when there is none."""
+        with translated():
+            found = self._client.lpop(inbox_batches(model_key))
+        return None if found is None else text(found)
 
     def commit_singles(self, token: str, results: dict[str, SingleResult]) -> None:
         """Hands in single predictions by job id and ends their jobs; those not held any more are left alone."""

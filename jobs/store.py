@@ -28,6 +28,7 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:inboxes` | set: models whose inbox may hold something | empty when none does |
 | `qc:inbox:<model>` | list: single predictions that wait | empty when none waits; a week at most |
 | `qc:inbox:<model>:mark` | string: the ticket that is on its way | some seconds |
+| `qc:inbox:<model>:batches` | list: small batches that wait for whoever works there | empty when none waits; a week |
 | `qc:inbox:<model>:bell` | list: rung for the worker that lingers there | some seconds, or when it was heard |
 | `qc:promised` | hash: id → bytes that its results will still take | empty when nothing is unended |
 | `qc:rate:<model>` | string: rows per second of one worker, measured | a week after the last batch |

@@ -95,19 +95,29 @@ class Slices:
     def _work_on_inbox(self, model_key: str, ticket_id: str) -> bool:
         """False when nothing waits any more, True when the slice is over before."""
         until = monotonic() + self._slice_seconds
-        busy = self._singles.work([model_key])
+        busy = self._work_on_waiting(model_key)
         while not self._duty.stopping and monotonic() < until:
             # A superfluous ticket finds nothing, and must not linger for it.
-            busy = busy and (self._singles.work([model_key]) or self._linger(model_key))
+            busy = busy and (self._work_on_waiting(model_key) or self._linger(model_key))
             if not busy:
                 if not self._leases.keep_inbox(model_key, ticket_id):
                     return False
-                busy = self._singles.work([model_key])
+                busy = self._work_on_waiting(model_key)
         return True
 
+    def _work_on_waiting(self, model_key: str) -> bool:
+        """Predicts what waits in an inbox: all single predictions, else a small batch. False when nothing waits."""
+        if self._singles.work([model_key]):
+            return True
+        job_id = self._leases.next_small_batch(model_key)
+        described = self._leases.describe(job_id) if job_id else None
+        if job_id and described:
+            self._work_on_chunks(Batch(job_id, *described))
+        return job_id is not None
+
     def _linger(self, model_key: str) -> bool:
-        """Waits a moment for the next single; True when there was one."""
-        return self._leases.hear_bell(model_key, LINGER_SECONDS) and self._singles.work([model_key])
+        """Waits a moment for what comes next; True when there was something."""
+        return self._leases.hear_bell(model_key, LINGER_SECONDS) and self._work_on_waiting(model_key)
 
     def _work_on_chunks(self, batch: Batch) -> None:
         """Works on chunk after chunk. The next one is leased and asked for before the present one is done, so that

@@ -26,4 +26,4 @@ if digest ~= '' then
   take_key(id, tenant, digest, fingerprint)
   bury(id, 'job_expired', at)
 end
-return wait_in_inbox(id, model_key, ticket, mark_ms, at) .. ' ' .. int(at)
+return wait_in_inbox(id, model_key, inbox_key(model_key), ticket, mark_ms, at) .. ' ' .. int(at)

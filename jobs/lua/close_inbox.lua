@@ -11,7 +11,7 @@ end
 if mark and mark ~= ticket then
   return 0
 end
-if redis.call('LLEN', inbox) == 0 then
+if waiting_in(model_key) == 0 then
   redis.call('DEL', inbox .. ':mark', inbox .. ':bell')
   redis.call('SREM', key('inboxes'), model_key)
   return 0

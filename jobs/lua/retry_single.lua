@@ -20,4 +20,4 @@ end
 local at, model_key = now(), get(old, 'model_key')
 local fields = inherit(old, INPUT, { 'retry_of', old })
 create_single(id, tenant, model_key, get(old, 'digest'), fields, at)
-return wait_in_inbox(id, model_key, ticket, mark_ms, at) .. ' ' .. int(at)
+return wait_in_inbox(id, model_key, inbox_key(model_key), ticket, mark_ms, at) .. ' ' .. int(at)

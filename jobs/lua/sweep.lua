@@ -139,7 +139,7 @@ end
 
 local function look_after_inbox(model_key)
   local inbox = inbox_key(model_key)
-  if redis.call('LLEN', inbox) == 0 then
+  if waiting_in(model_key) == 0 then
     redis.call('SREM', key('inboxes'), model_key)
   elseif unavailable(model_key) then
     for _, id in ipairs(redis.call('LRANGE', inbox, 0, 999)) do

@@ -27,6 +27,11 @@ local function inbox_key(model_key)
   return PREFIX .. 'inbox:' .. model_key
 end
 
+-- Small batches that wait for whoever works on the inbox. An id may get lost here: the sweep finds its chunk.
+local function inbox_batches(model_key)
+  return inbox_key(model_key) .. ':batches'
+end
+
 local function int(number)
   return string.format('%.0f', number)
 end

@@ -2,12 +2,18 @@
 
 local SLOT_SILENCE_MS = 2000 -- a slot without a lease for so long is free if its ticket waits nowhere
 
--- Puts a new single prediction into its model's inbox. Returns 'ok' when a valid mark stands, so a worker is on its way,
--- else where to put the ticket: 'front', or 'back' if no batch slice ran since the last one (neither starves the other).
-local function wait_in_inbox(id, model_key, ticket, mark_ms, at)
+-- How many single predictions and small batches wait in an inbox.
+local function waiting_in(model_key)
+  return redis.call('LLEN', inbox_key(model_key)) + redis.call('LLEN', inbox_batches(model_key))
+end
+
+-- Puts a new single prediction or small batch into its model's inbox: into the `list` of its kind. Returns 'ok' when a
+-- valid mark stands, so a worker is on its way, else where to put the ticket: 'front', or 'back' if no batch slice ran
+-- since the last one (neither starves the other).
+local function wait_in_inbox(id, model_key, list, ticket, mark_ms, at)
   local inbox = inbox_key(model_key)
-  local waiting = redis.call('RPUSH', inbox, id)
-  redis.call('EXPIRE', inbox, LIMITS.life)
+  local waiting = redis.call('RPUSH', list, id)
+  redis.call('EXPIRE', list, LIMITS.life)
   redis.call('SADD', key('inboxes'), model_key)
   if live_workers(at) == 0 and redis.call('LLEN', TICKETS) > 0 then
     return 'ok' -- nobody is there to take tickets; the sweep asks when somebody is
