@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,13 +32,18 @@ class PeerFailed(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """One that is measured beside us: its script's name, what the table calls it, whether it needs a Redis."""
+    """One that is measured beside us: its name, what the table calls it, whether it needs a Redis.
+
+    Its script, and the requirements of its environment, have its name too, unless others are given.
+    """
 
     name: str
     label: str
     needs_store: bool = False
     linear_only: bool = False
     joins: bool = False
+    script: str = ""
+    environment: str = ""
 
 
 PEERS_BY_NAME = {
@@ -56,12 +62,13 @@ PEERS_BY_NAME = {
 
 
 class RunningPeer:
-    """A peer that takes orders while the block lasts."""
+    """A peer that takes orders while the block lasts; `said` is the line by which it said that it is ready."""
 
-    def __init__(self, peer: Peer) -> None:
-        """Raises CannotInstall."""
+    def __init__(self, peer: Peer, *arguments: str) -> None:
+        """The script gets the arguments. Raises CannotInstall."""
         self.peer = peer
-        self.python = environment(peer.name)
+        self.python = environment(peer.environment or peer.name)
+        self._arguments = arguments
 
     def __enter__(self) -> "RunningPeer":
         self.folder = tempfile.TemporaryDirectory(prefix=f"bench-{self.peer.name}-", ignore_cleanup_errors=True)
@@ -71,7 +78,7 @@ class RunningPeer:
         self._process = self._start()
         self._reaper.add(self._process.pid)
         try:
-            self._line(START_SECONDS)
+            self.said = self._line(START_SECONDS).decode().strip()
         except BaseException:
             self._stop()
             raise
@@ -88,7 +95,10 @@ class RunningPeer:
 
     def perform(self, model: Path, table: Path, output: Path, keep: str) -> dict[str, Any]:
         """The seconds and rows of one order; raises PeerFailed."""
-        order = {"model": str(model), "table": str(table), "output": str(output), "keep": keep}
+        return self.ask({"model": str(model), "table": str(table), "output": str(output), "keep": keep})
+
+    def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """What the peer answers to an order of any kind; raises PeerFailed."""
         self._input.write(json.dumps(order).encode() + b"\n")
         self._input.flush()
         found: dict[str, Any] = json.loads(self._line(ORDER_SECONDS))
@@ -108,7 +118,7 @@ class RunningPeer:
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                [self.python, PEERS / f"{self.peer.name}.py"],
+                [self.python, PEERS / f"{self.peer.script or self.peer.name}.py", *self._arguments],
                 cwd=self.folder.name,
                 env=self._environment(),
                 stdin=subprocess.PIPE,

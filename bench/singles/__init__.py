@@ -1,0 +1,1 @@
+"""Single predictions, ours beside those of others."""
