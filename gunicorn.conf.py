@@ -17,7 +17,9 @@ class Worker(ProblemErrors, ThreadWorker):
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """SIGTERM: requests that wait are answered with what there is, and streams end; clients come again."""
-        self.wsgi.extensions[EXTENSION].news.close()
+        app = getattr(self, "wsgi", None)  # not there while the process begins
+        if app:
+            app.extensions[EXTENSION].news.close()
         super().handle_exit(sig, frame)
 
 

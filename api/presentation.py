@@ -1,12 +1,13 @@
 """A job as clients see it."""
 
+import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from jobs.codec.json_text import loads
+from jobs.codec.json_text import dumps, loads
 from jobs.codec.layout import class_text, free_names
 from jobs.record import Attempt, Job
 from jobs.status import Status
@@ -15,6 +16,7 @@ from models.catalog import Catalog, UnknownModel
 
 LONGEST_RETRY_SECONDS = 30
 TURN_SECONDS = 0.2  # how long a worker stays with a job when others wait (worker/slice.py has the same)
+_ESTIMATES = frozenset({"rows_per_second", "eta_seconds"})  # they change with time alone
 
 
 def present(job: Job, catalog: Catalog, ahead: Ahead | None, attempts: Sequence[Attempt] = ()) -> dict[str, object]:
@@ -28,7 +30,7 @@ def present(job: Job, catalog: Catalog, ahead: Ahead | None, attempts: Sequence[
         "started_at": _moment_or_none(job.started_at),
         "ended_at": _moment_or_none(job.ended_at),
         "expires_at": _moment_or_none(job.expires_at),
-        "progress": _progress(job),
+        "progress": progress(job),
         "queue": None if ahead is None else _queue(ahead),
         "output": {"columns": _columns(job, catalog), "bytes": _bytes(job)},
         "result": None if job.result is None else loads(job.result),
@@ -39,10 +41,32 @@ def present(job: Job, catalog: Catalog, ahead: Ahead | None, attempts: Sequence[
     }
 
 
-def retry_seconds(job: Job) -> int:
-    """After how many seconds it makes sense to look at an unended job again."""
-    eta = _eta_seconds(job)
-    return 1 if eta is None else min(max(math.ceil(eta), 1), LONGEST_RETRY_SECONDS)
+def version(job: Job, shown: Mapping[str, object]) -> str:
+    """Names what the job's JSON says but for the values of estimates: changes as soon as anything else does."""
+    facts = f"{job.revision} {dumps(_without_estimates(shown))}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+def _without_estimates(value: object) -> object:
+    """That there is an estimate stays: it says that workers are there."""
+    if not isinstance(value, dict):
+        return value
+    return {name: item is None if name in _ESTIMATES else _without_estimates(item) for name, item in value.items()}
+
+
+def retry_seconds(job: Job, ahead: Ahead | None = None) -> int:
+    """After how many seconds an unended job will have ended, as far as anybody knows; within limits."""
+    seconds = None if job.kind == "single" else _seconds_left(job, ahead)
+    return 1 if seconds is None else min(max(math.ceil(seconds), 1), LONGEST_RETRY_SECONDS)
+
+
+def _seconds_left(job: Job, ahead: Ahead | None) -> float | None:
+    """By its own pace once it has one; until then by its place in the queue and the measured speed of its model."""
+    own, first = _eta_seconds(job), None if ahead is None else _queue_seconds(ahead)
+    if own is not None or ahead is None or first is None:
+        return own
+    hands = max(min(ahead.workers, job.chunks_received), 1)
+    return first + (job.rows_to_do / (ahead.rate * hands) if ahead.rate else 0)
 
 
 def moment(milliseconds: int) -> str:
@@ -55,7 +79,8 @@ def _moment_or_none(milliseconds: int | None) -> str | None:
     return None if milliseconds is None else moment(milliseconds)
 
 
-def _progress(job: Job) -> dict[str, object]:
+def progress(job: Job) -> dict[str, object]:
+    """How far it is; part of its JSON."""
     rate, eta = _rows_per_second(job), _eta_seconds(job)
     return {
         "rows_total": job.rows_total,
@@ -74,13 +99,17 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
 
 
 def _queue(ahead: Ahead) -> dict[str, object]:
-    """Its first row is done after the tickets before its own had their turns, or all rows before it are done."""
-    eta = None
-    if ahead.workers:
-        turns = (ahead.tickets + 1) / ahead.workers * TURN_SECONDS
-        eta = turns if ahead.seconds is None else min(turns, ahead.seconds / ahead.workers)
+    eta = _queue_seconds(ahead)
     shown = None if eta is None else round(eta, 1)
     return {"position": ahead.jobs, "rows_ahead": ahead.rows, "eta_seconds": shown}
+
+
+def _queue_seconds(ahead: Ahead) -> float | None:
+    """Its first row is done after the tickets before its own had their turns, or all rows before it are done."""
+    if not ahead.workers:
+        return None
+    turns = (ahead.tickets + 1) / ahead.workers * TURN_SECONDS
+    return turns if ahead.seconds is None else min(turns, ahead.seconds / ahead.workers)
 
 
 def _percent(job: Job) -> float | None:
@@ -129,6 +158,6 @@ def _bytes(job: Job) -> int | None:
     return len(job.layout.header_line()) + job.csv_bytes
 
 
-def _links(job: Job) -> dict[str, object]:
+def _links(job: Job) -> dict[str, str]:
     own = f"/jobs/{job.id}"
-    return {"self": own, "results": f"{own}/results", "errors": f"{own}/errors", "cancel": f"{own}/cancel"}
+    return {"self": own} | {name: f"{own}/{name}" for name in ("results", "errors", "events", "cancel")}

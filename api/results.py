@@ -5,6 +5,7 @@ import re
 from flask import Blueprint, Response, request
 
 from api import media
+from api.answers import ahead_of
 from api.context import current, tenant
 from api.download import Download, measured, streamed
 from api.media import CSV, JSON, NDJSON, Form
@@ -91,7 +92,7 @@ def _ended(job: Job) -> Job:
         return job
     done = f"{job.rows_done} of {job.rows_total or job.rows_received} rows are done"
     advice = "Ask again later" + (", or with ?partial=true for the first of them" if job.kind == "batch" else "")
-    headers = {"Retry-After": str(retry_seconds(job))}
+    headers = {"Retry-After": str(retry_seconds(job, ahead_of(job)))}
     raise Problem(409, "results_not_ready", f"The job is {job.status.value}, {done}. {advice}.", headers=headers)
 
 

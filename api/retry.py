@@ -4,7 +4,7 @@ import contextlib
 
 from flask import Blueprint, Response
 
-from api.answers import accepted
+from api.answers import accepted, ahead_of
 from api.body import current_body
 from api.context import current, put_tickets, tenant
 from api.outcomes import HOLD_SECONDS
@@ -49,7 +49,7 @@ def _check(job: Job, rows: str) -> None:
     """Raises Problem when these rows of the job cannot be retried."""
     if not job.ended:
         detail = f"The job is {job.status.value}. Wait for its end, or cancel it first."
-        raise Problem(409, "job_not_ended", detail, headers={"Retry-After": str(retry_seconds(job))})
+        raise Problem(409, "job_not_ended", detail, headers={"Retry-After": str(retry_seconds(job, ahead_of(job)))})
     if not _has(job, rows):
         what = "that failed or were never reached" if rows == BOTH else "of this kind"
         detail = f'The job has no rows {what}. Send {{"rows": "all"}} for those that have a prediction too.'

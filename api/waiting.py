@@ -64,18 +64,18 @@ class Waiter:
 
     def until_end(self, job: Job) -> Job:
         """The job once it has ended, or as it is when the time is over. Raises UnknownJob or JobGone."""
-        if self._watch is None or job.ended:
+        if job.ended:
             return job
+        if self._watch is None:
+            return current().store.find(job.id, tenant()) if look_after(job.id) else job
         if job.id != self._expected:
             self.expect(job.id)
             job = current().store.find(job.id, tenant())
         while not job.ended and (left := self._until - monotonic()) > 0 and not current().news.is_closing:
             change = self._watch.wait(left)
-            if change is None:
-                _look_after(job.id)
-            elif change.fields:
+            if change and change.fields:
                 return changed(job, change.fields)
-            else:
+            if change or look_after(job.id):
                 job = current().store.find(job.id, tenant())
         return job if job.ended else current().store.find(job.id, tenant())
 
@@ -94,11 +94,12 @@ def waiting(seconds: float) -> Iterator[Waiter]:
             yield Waiter(seconds, watch)
 
 
-def _look_after(job_id: str) -> None:
-    """Without a worker nobody sweeps: then whoever waits for a job does it, for this one."""
+def look_after(job_id: str) -> bool:
+    """Without a worker nobody sweeps: then whoever asks for a job does it, for this one. False when it was not due."""
     tickets = current().store.look_after(job_id)
     if tickets:
         put_tickets(current(), tickets)
+    return tickets is not None
 
 
 def _seconds(text: str) -> float:

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 
 # The smallest plan of a hosted store has 20 connections: two web processes and two workers have to fit.
-WEB_CONNECTIONS = 5
+WEB_CONNECTIONS = 3  # and one for the news
 READ_BYTES = 256 * 1024  # answers carry chunks; the library's 64 KiB make reading one take twice as long
 UNCOPIED_FROM_BYTES = 6000  # the library's own limit
 _ENCODER = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call] # the library leaves it so

@@ -187,7 +187,7 @@ class Store:
         )
 
     def look_after(self, job_id: str) -> list[Ticket] | None:
-        """Does a sweep's work for one unended job while no worker sweeps; None when it is too soon to look again.
+        """Does a sweep's work for one unended job while no worker sweeps; None when others sweep, or it is too soon to look again.
 
         Returns the tickets to put. Leases are not collected: nobody is there to take them.
         """
@@ -196,7 +196,7 @@ class Store:
         answer = self._scripts.call("sweep", 0, 0, secrets.token_hex(4), MARK_MILLISECONDS, job_id)
         if answer == b"swept":  # somebody does it: no other job has to be asked for either
             self._swept_until = monotonic() + LOOK_SECONDS
-            return []
+            return None
         return asked_tickets(answer)
 
     def hold(self, job_id: str, seconds: int) -> bool:

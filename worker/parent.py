@@ -130,8 +130,12 @@ class TicketWorker(SimpleWorker):
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def reorder_queues(self, reference_queue: Any) -> None:  # noqa: ANN401 - RQ's signature
-        """RQ calls this right after a pop: from here on there is a ticket that must not be dropped."""
+        """RQ calls this right after a pop: from here on there is a ticket that must not be dropped.
+
+        What waits in the inboxes is predicted now: RQ's bookkeeping before a ticket takes longer than that.
+        """
         self._holds_ticket = True
+        self._parts.slices.work_on_inboxes()
         super().reorder_queues(reference_queue)
 
     def execute_job(self, job: Any, queue: Any) -> None:  # noqa: ANN401 - RQ's signature

@@ -88,6 +88,10 @@ class Slices:
         for job_id in self._leases.unended_batches():
             if not self._duty.stopping:
                 self.work_on_job(job_id, -1, "none")
+        self.work_on_inboxes()
+
+    def work_on_inboxes(self) -> None:
+        """Predicts the single predictions that wait in the first inbox that has any, whoever has its ticket."""
         self._duty.begin("none")
         with suppress(Stopping):
             self._look_at_inboxes()

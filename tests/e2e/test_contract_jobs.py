@@ -12,7 +12,15 @@ from tests.waiting import wait_until
 
 ROWS = b"x\n1\n2\n3\n"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-ROUTES = [("GET", ""), ("GET", "/results"), ("GET", "/errors"), ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")]
+ROUTES = [
+    ("GET", ""),
+    ("GET", "/results"),
+    ("GET", "/errors"),
+    ("GET", "/events"),
+    ("POST", "/cancel"),
+    ("POST", "/retry"),
+    ("DELETE", ""),
+]
 
 
 def moment(text):
@@ -31,7 +39,7 @@ def test_queued_batch_shows_what_there_is_to_know(idle):
     looked_at = idle.get(path)
     assert looked_at.json == job
     assert int(looked_at.headers["Retry-After"]) >= 1
-    assert looked_at.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Cache-Control"] == "no-store"
     assert abs(moment(job.pop("created_at")) - datetime.now(UTC)) < timedelta(seconds=30)
     queue = job.pop("queue")
     assert queue["position"] >= 1
@@ -64,6 +72,7 @@ def test_queued_batch_shows_what_there_is_to_know(idle):
             "self": path,
             "results": f"{path}/results",
             "errors": f"{path}/errors",
+            "events": f"{path}/events",
             "cancel": f"{path}/cancel",
         },
     }
@@ -279,7 +288,7 @@ def test_id_that_was_never_given_out_is_404_and_one_of_another_store_410(client,
     never = path[:-1] + ("a" if path[-1] != "a" else "b")
     unknown = client.ask(method, never + route)
     assert (unknown.status, unknown.code) == (404, "unknown_job")
-    lost = client.ask(method, f"/jobs/{'a' * 32}{route}")
+    lost = client.ask(method, f"/jobs/{'a' * len(path.removeprefix('/jobs/'))}{route}")
     assert (lost.status, lost.code) == (410, "job_lost")
 
 
@@ -288,7 +297,7 @@ GETS = ["/jobs", "/models", "/models/iris", "/models/iris@1", "/queue", "/health
 
 def test_head_answers_what_get_does_without_the_body(client):
     path = client.done(ROWS, "?model=identity")
-    for route in [*GETS, path, f"{path}/results", f"{path}/errors", "/nowhere", "/jobs/none"]:
+    for route in [*GETS, path, f"{path}/results", f"{path}/errors", f"{path}/events", "/nowhere", "/jobs/none"]:
         full, head = client.get(route), client.ask("HEAD", route)
         assert (head.status, head.body) == (full.status, b""), route
         for name in ("Content-Type", "ETag", "Content-Disposition", "Accept-Ranges", "Location", "Retry-After"):
