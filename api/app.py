@@ -2,7 +2,7 @@
 
 import logging
 import re
-import uuid
+import secrets
 from functools import partial
 
 from flask import Flask, Response, g, request
@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def _take_request_id() -> None:
     sent = request.headers.get("X-Request-Id", "")
-    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
 
 
 def _give_request_id(response: Response) -> Response:

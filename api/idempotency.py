@@ -97,13 +97,13 @@ def once(accept: Callable[[], Job], read_again: Callable[[], object]) -> Accepte
 
 
 def _read_value() -> str | None:
-    values = request.headers.getlist("Idempotency-Key")
-    if not values:
+    value = request.headers.get("Idempotency-Key")  # several lines of it are joined by commas
+    if value is None:
         return None
-    if len(values) > 1 or not _VALUE.fullmatch(values[0]):
+    if not _VALUE.fullmatch(value):
         detail = (
             "The Idempotency-Key is not 1 to 255 visible ASCII characters in one header line; a comma has to stand in "
             "quotes. Send a UUID, say."
         )
         raise Problem(400, "invalid_idempotency_key", detail)
-    return values[0]
+    return value

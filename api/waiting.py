@@ -37,7 +37,8 @@ def asked_wait(default: float) -> Wait:
     Raises Problem when it is no number.
     """
     most = current().settings.max_wait_seconds
-    preferences = parse_prefer(request.headers.getlist("Prefer"))
+    sent = request.headers.get("Prefer")
+    preferences = parse_prefer([sent]) if sent else {}
     if "wait" in request.args:
         return Wait(min(_seconds(request.args["wait"]), most))
     if "wait" in preferences:

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from redis._parsers import Encoder
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, PythonRespSerializer
+from redis.connection import AbstractConnection, HiredisRespSerializer, PythonRespSerializer
 from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 
@@ -158,12 +158,24 @@ def _client(
         socket_connect_timeout=1.0,
         socket_keepalive=True,
         socket_read_size=READ_BYTES,
-        # Commands carry chunks: hiredis copies them several times while it packs, this one not at all.
-        command_packer=PythonRespSerializer(UNCOPIED_FROM_BYTES, _ENCODER.encode),
+        command_packer=_Packer(),
         retry=retry,
         **_tls(url, tls_verify),
     )
     return redis.Redis(connection_pool=pool)
+
+
+class _Packer(HiredisRespSerializer):
+    """Packs commands: what is small in C, and chunks in Python, since hiredis copies them several times."""
+
+    def __init__(self) -> None:
+        self._large = PythonRespSerializer(UNCOPIED_FROM_BYTES, _ENCODER.encode)
+
+    def pack(self, *arguments: Any) -> Any:  # noqa: ANN401 - as the library has it
+        """The command as the store reads it, in pieces."""
+        if any(len(argument) > UNCOPIED_FROM_BYTES for argument in arguments if isinstance(argument, bytes)):
+            return self._large.pack(*arguments)  # type: ignore[no-untyped-call] # the library leaves it so
+        return super().pack(*arguments)
 
 
 def _tls(url: str, tls_verify: bool) -> dict[str, object]:

@@ -5,6 +5,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp
 
 from jobs.codec.layout import Layout
@@ -201,6 +202,7 @@ def _read_single(job_id: str, fields: Mapping[str, str], ttl_seconds: int) -> Jo
     )
 
 
+@lru_cache(maxsize=1024)
 def packed_sha256(sha256: str) -> str:
     """What a model's key does not say of its digest, as the record of a single prediction keeps it."""
     return b64encode(bytes.fromhex(sha256[KEY_DIGITS:])).decode()
@@ -213,8 +215,25 @@ def unpacked_sha256(model_key: str, packed: str) -> str:
 
 def new_single(job_id: str, tenant: str, model: ModelVersion, created_at: int, input_json: str) -> Job:
     """A single prediction that was accepted just now, without reading it."""
-    fields = {"status": "queued", "tenant": tenant, "model_key": model.key, "digest": packed_sha256(model.sha256)}
-    return _read_single(job_id, fields | {"created_at": str(created_at), "input": input_json}, 0)
+    return Job(
+        id=job_id,
+        kind="single",
+        tenant=tenant,
+        form="json",
+        status=Status.QUEUED,
+        model=model,
+        created_at=created_at,
+        started_at=None,
+        ended_at=None,
+        expires_at=None,
+        rows_received=1,
+        rows_total=1,
+        rows_done=0,
+        rows_ok=0,
+        rows_failed=0,
+        revision=_RANKS[Status.QUEUED],
+        input=input_json,
+    )
 
 
 def changed(job: Job, fields: Mapping[str, str]) -> Job:

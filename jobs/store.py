@@ -187,7 +187,7 @@ class Store:
         )
 
     def look_after(self, job_id: str) -> list[Ticket] | None:
-        """Does a sweep's work for one unended job while no worker sweeps; None when others sweep, or it is too soon to look again.
+        """Does a sweep's work for one unended job while no worker sweeps; None when others do, or it is too soon again.
 
         Returns the tickets to put. Leases are not collected: nobody is there to take them.
         """
