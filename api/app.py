@@ -11,13 +11,15 @@ from api import events, health, jobs, models, predict, problems, results, retry,
 from api.closing import Closing
 from api.context import EXTENSION, Api
 from api.seats import Seats
-from jobs.connection import news_client, patience, web_client
+from jobs.connection import NEWS_CONNECTIONS, WEB_CONNECTIONS, news_client, patience, web_client
 from jobs.news import News
 from jobs.scripts import Limits
 from jobs.store import Store
 from jobs.tickets import TicketQueue
 from models.catalog import Catalog
 from settings import Settings, load
+
+log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -42,6 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.before_request(patience.begin)
     app.before_request(_take_request_id)
     app.after_request(_give_request_id)
+    log.info("this process takes up to %d connections to the store", WEB_CONNECTIONS + NEWS_CONNECTIONS)
     app.wsgi_app = Closing(app.wsgi_app, settings)  # type: ignore[method-assign] # Flask's own way to wrap an app
     return app
 

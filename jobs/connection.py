@@ -15,12 +15,15 @@ from redis.connection import AbstractConnection, HiredisRespSerializer, PythonRe
 from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 
-# The smallest plan of a hosted store has 20 connections: two web processes and two workers have to fit.
-WEB_CONNECTIONS = 3  # and one for the news
+# The smallest plan of a hosted store has 20 connections: two web processes and two workers have to fit, also twice the
+# web while a release replaces another. Submissions share one, so a few are enough (docs/web-server.md).
+WEB_CONNECTIONS = 3
+NEWS_CONNECTIONS = 1
 READ_BYTES = 256 * 1024  # answers carry chunks; the library's 64 KiB make reading one take twice as long
 UNCOPIED_FROM_BYTES = 6000  # the library's own limit
 _ENCODER = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call] # the library leaves it so
-WORKER_CONNECTIONS = 2
+WORKER_CONNECTIONS = 1  # its one thread uses one at a time
+TICKET_CONNECTIONS = 2  # RQ watches one key while it asks for another
 # A request, and a worker that has to stop, ask nothing more after so long: what single calls may take adds up.
 PATIENCE_SECONDS = 1.5
 PROMPT_SECONDS = 0.5
@@ -105,7 +108,9 @@ def ticket_client(url: str, tls_verify: bool = True) -> redis.Redis:
 
 def news_client(url: str, tls_verify: bool = True) -> redis.Redis:
     """For the one subscription of a web process; it notices itself when the connection is dead."""
-    return _client(url, tls_verify, connections=1, free_seconds=1.0, answer_seconds=3.0, retry=Retry(NoBackoff(), 0))
+    return _client(
+        url, tls_verify, connections=NEWS_CONNECTIONS, free_seconds=1.0, answer_seconds=3.0, retry=Retry(NoBackoff(), 0)
+    )
 
 
 class Impatient(AbstractConnection):

@@ -9,7 +9,7 @@ import socket
 import sys
 
 import settings
-from jobs.connection import ticket_client, worker_client
+from jobs.connection import TICKET_CONNECTIONS, WORKER_CONNECTIONS, ticket_client, worker_client
 from jobs.leases import Leases
 from jobs.scripts import Limits
 from jobs.tickets import TicketQueue
@@ -63,6 +63,7 @@ def main() -> None:
         signal.signal(number, stop)
     child.start()
     log.info("worker %s serves %s", name, ", ".join(served.keys))
+    log.info("it takes up to %d connections to the store", WORKER_CONNECTIONS + TICKET_CONNECTIONS)
     try:
         parts = Parts(slices, rounds, duty, child)
         keep_working(lambda: ticket_client(chosen.redis_url, chosen.redis_tls_verify), name, parts)

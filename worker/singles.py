@@ -3,9 +3,11 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from time import monotonic
 
+from jobs.errors import StoreAway, StoreFull
 from jobs.keys import new_token
 from jobs.leases import LeasedSingles, Leases, SingleResult
 from worker.batch import named
@@ -15,13 +17,29 @@ from worker.frames import Frame
 from worker.pace import Pace
 from worker.search import LOAD_FAILURE, SECOND_TRY_TIMES, Innocent
 from worker.served import Served
-from worker.suspects import ERRORS, LOST, LOST_TRIES, PIECES
+from worker.suspects import ERRORS, LOST, LOST_TRIES, PIECES, ROW_TRIES
 
 log = logging.getLogger(__name__)
 
 SINGLES_AT_ONCE = 256
 STILLBORN_SECONDS = 1.0  # the pause after predictors that died of something else
 MOST_INNOCENT = 3  # times that a predictor dies of something else before all is handed back
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some inputs by job id that are predicted together; `deaths` counts those of one that stands alone."""
+
+    inputs: dict[str, str]
+    deaths: int = 0
+
+    def after_death(self) -> list["Part"]:
+        """What to try when it killed the predictor: its pieces, or it once more if it stands alone."""
+        if len(self.inputs) == 1:
+            return [Part(self.inputs, self.deaths + 1)]
+        items = list(self.inputs.items())
+        size = ceil(len(items) / PIECES)
+        return [Part(dict(items[start : start + size])) for start in range(0, len(items), size)]
 
 
 class Singles:
@@ -36,6 +54,7 @@ class Singles:
         self._duty = duty
         self._pace = pace
         self._max_load_attempts = max_load_attempts
+        self._searches = False
 
     def work(self, model_keys: Sequence[str]) -> bool:
         """Predicts what waits for the first of these models that has something; False when none has.
@@ -50,7 +69,7 @@ class Singles:
             if singles.losses >= LOST_TRIES:
                 self._refuse_all(singles, singles.inputs, *ERRORS[LOST])
             else:
-                self._predict(singles, singles.inputs)
+                self._predict(singles)
         except Stopping:
             self._duty.insist(lambda: self._leases.give_back(singles.leases, "shutdown"))
             raise
@@ -63,22 +82,38 @@ class Singles:
             self._duty.release(singles.leases)
         return True
 
-    def _predict(self, singles: LeasedSingles, inputs: dict[str, str]) -> None:
-        """Predicts them together; when that kills the predictor, in parts, until the one that does it stands alone."""
-        death = self._ask_until_loaded(singles, inputs)
-        if death is None:
-            return
-        if len(inputs) > 1:
-            items = list(inputs.items())
-            size = ceil(len(items) / PIECES)
-            for start in range(0, len(items), size):
-                self._predict(singles, dict(items[start : start + size]))
-            return
-        death = self._ask_until_loaded(singles, inputs, SECOND_TRY_TIMES)
-        if death is not None:
-            self._refuse_all(singles, inputs, *ERRORS[death.reason])
+    def _predict(self, singles: LeasedSingles) -> None:
+        """Predicts them together; what kills the predictor is divided until the one that does it stands alone.
 
-    def _ask_until_loaded(self, singles: LeasedSingles, inputs: dict[str, str], times: float = 1.0) -> ChildDied | None:
+        Each death costs everybody who waits some time: so all that may be innocent comes first, newcomers too.
+        """
+        parts = [Part(singles.inputs)]
+        while parts := [piece for part in parts for piece in self._try(singles, part)]:
+            self._let_newcomers_go_first(singles.model_key)
+
+    def _try(self, singles: LeasedSingles, part: Part) -> list[Part]:
+        """Has a part predicted; what is to be tried next, where that killed the predictor."""
+        death = self._ask_until_loaded(singles, part.inputs, SECOND_TRY_TIMES if part.deaths else 1)
+        if death is None:
+            return []
+        if len(part.inputs) == 1 and part.deaths + 1 == ROW_TRIES:
+            self._refuse_all(singles, part.inputs, *ERRORS[death.reason])
+            return []
+        return part.after_death()
+
+    def _let_newcomers_go_first(self, model_key: str) -> None:
+        """Predicts what came meanwhile; a search in there does not look at what comes then, or this would not end."""
+        if self._searches:
+            return
+        self._searches = True
+        try:
+            self.work([model_key])
+        except (StoreAway, StoreFull) as error:
+            log.warning("could not look at the inbox: %s", error)
+        finally:
+            self._searches = False
+
+    def _ask_until_loaded(self, singles: LeasedSingles, inputs: dict[str, str], times: float) -> ChildDied | None:
         """Asks; the death of the predictor that came of it. When it dies while it loads the model, asks again."""
         loads = 0
         while True:
