@@ -1,6 +1,7 @@
 """One cell and one row: what a client sent becomes what the model gets, or the reason why it cannot."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from models.catalog import Feature, Manifest
@@ -9,6 +10,8 @@ Value = float | str | None
 
 MISSING_WORDS = frozenset(["", "na", "n/a", "nan", "null", "none"])
 CATEGORIES_SHOWN = 10  # a message that lists more is not read
+# What nearly all numbers look like, and float() reads as a finite one: the other checks take five times as long.
+_DECIMAL = re.compile(r"-?[0-9]{1,300}(?:\.[0-9]+)?")
 
 
 class RowError(Exception):
@@ -58,6 +61,8 @@ def _read_number(cell: object, feature: Feature, accepts_infinite: bool) -> Valu
         return _missing(feature)
     if not isinstance(cell, str):
         raise _not_a_number(feature)
+    if _DECIMAL.fullmatch(cell):
+        return float(cell)
     text = cell.strip(" \t")
     if text.lower() in MISSING_WORDS:
         return _missing(feature)
