@@ -1,15 +1,28 @@
 """How gunicorn serves the API; it finds this file by itself when started in the project's folder."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gunicorn.workers.gthread import ThreadWorker
 
 import settings
+from api import capacity
 from api.context import EXTENSION
 from api.server_errors import ProblemErrors
 from models.catalog import Catalog, ModelsError
 from settings import BadSetting, Settings
+
+
+class Threads(ThreadPoolExecutor):
+    """Goes on with the threads that it has when the system allows no more: gunicorn's own would end the process."""
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
 
 
 class Worker(ProblemErrors, ThreadWorker):
@@ -17,10 +30,13 @@ class Worker(ProblemErrors, ThreadWorker):
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """SIGTERM: requests that wait are answered with what there is, and streams end; clients come again."""
-        app = getattr(self, "wsgi", None)  # not there while the process begins
-        if app:
-            app.extensions[EXTENSION].news.close()
+        if self.booted:  # before that nobody waits, and there is no app
+            self.wsgi.extensions[EXTENSION].news.close()
         super().handle_exit(sig, frame)
+
+    def get_thread_pool(self) -> Threads:
+        """The threads that requests run in."""
+        return Threads(max_workers=self.cfg.threads)
 
 
 def checked() -> Settings:
@@ -37,9 +53,13 @@ def checked() -> Settings:
 workers = checked().web_concurrency
 # Threads, and problem documents for what gunicorn itself refuses.
 worker_class = Worker
-threads = checked().web_threads
+threads = capacity.threads(checked())
 # Connections that are idle or only just begun hold no thread.
-worker_connections = 2 * threads
+worker_connections = threads + 1000
+capacity.allow_files(worker_connections + threads + 100)
+# With many threads that each work for a moment, handing the interpreter's lock over every five milliseconds costs a
+# third of the throughput; health checks take no longer.
+sys.setswitchinterval(0.02)
 
 # Only guards against a process whose main thread hangs: requests run in other threads and may take longer.
 timeout = 60

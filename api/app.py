@@ -7,7 +7,7 @@ from functools import partial
 
 from flask import Flask, Response, g, request
 
-from api import events, health, jobs, models, predict, problems, results, retry, submit
+from api import capacity, events, health, jobs, models, predict, problems, results, retry, submit
 from api.closing import Closing
 from api.context import EXTENSION, Api
 from api.seats import Seats
@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         store=Store(client, Limits.of(settings)),
         tickets=TicketQueue(client),
         news=News(partial(news_client, settings.redis_url, settings.redis_tls_verify)),
-        seats=Seats(settings.max_waiting),
+        seats=Seats(capacity.seats(settings)),
     )
     for routes in (submit, jobs, events, retry, results, predict, models, health):
         app.register_blueprint(routes.blueprint)

@@ -23,6 +23,7 @@ _WORK_END_SECONDS = 7.0
 _STORE_END_SECONDS = 2.0
 # A worker that dies again and again must not keep the machine busy with starting it.
 _RESTART_SECONDS = 2.0
+BACKLOG = 2048  # as gunicorn has it: clients that come at the same moment
 
 
 class StackError(Exception):
@@ -234,7 +235,7 @@ def _listener(ports: Sequence[int]) -> socket.socket:
     """A socket that listens on the first of `ports` that is free."""
     for port in ports:
         try:
-            return socket.create_server(("127.0.0.1", port))
+            return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
         except OSError:
             continue
     raise StackError(f"Port {ports[-1]} on 127.0.0.1 is taken: name another with --port, or leave it out.")

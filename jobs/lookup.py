@@ -39,7 +39,9 @@ class Lookup:
             if owner == tenant:
                 raise JobGone(job_id, reason, int(at))
         else:
-            self._tell_by_id(job_id, tenant, Generation(text(generation)) if generation else self._ask_generation())
+            # Asking for the generation also tells the store's clock, which is needed here.
+            known = Generation(text(generation)) if generation and self._generation else self._ask_generation()
+            self._tell_by_id(job_id, tenant, known)
         raise UnknownJob(job_id)
 
     def read(self, job_id: str) -> Job:

@@ -1,7 +1,7 @@
 """The atomic scripts: loaded from jobs/lua, called by name, their failures turned into our errors."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -149,11 +149,36 @@ def _as_ours(error: Exception) -> Exception:
 
 
 def assemble(script: str, limits: Limits) -> str:
-    """The script with what all share behind its first line, which has to stay the first (`#!lua …`).
+    """The script with what it uses of jobs/lua/shared behind its first line, which has to stay the first (`#!lua …`).
 
-    What it changed is published after it, in one message.
+    What it changed is published after it, in one message. A script is run from its first line at every call, so what
+    it does not use would only cost time: a single prediction takes three of them.
     """
     first, _, rest = script.partition("\n")
+    definitions = _definitions(limits)
+    body = f"local function run()\n{rest}\nend\nlocal answer = run()\n"
+    used = _used(body, definitions)
+    if "tell" in used:
+        body += "publish()\n"
+        used = _used(body, definitions)
+    kept = [text for name, text in definitions.items() if name in used]
+    return "\n".join([first, *kept, body + "return answer"])
+
+
+def _definitions(limits: Limits) -> dict[str, str]:
+    """What scripts share, by name: each `local` at the beginning of a line, up to the next one."""
     shared = [(LUA / "shared" / f"{name}.lua").read_text(encoding="utf-8") for name in SHARED]
-    body = f"local function run()\n{rest}\nend\nlocal answer = run()\npublish()\nreturn answer"
-    return "\n".join([first, as_lua() + limits.as_lua(), *shared, body])
+    text = re.sub(r"^--.*\n", "", "\n".join([as_lua(), limits.as_lua(), *shared]), flags=re.MULTILINE)
+    found = re.split(r"^(?=local )", text, flags=re.MULTILINE)[1:]
+    return {re.match(r"local (?:function )?(\w+)", each)[1]: each.rstrip() for each in found}  # type: ignore[index]
+
+
+def _used(body: str, definitions: Mapping[str, str]) -> set[str]:
+    """The names of those that the body uses, and of those that they use in turn."""
+    used: set[str] = set()
+    unread = [body]
+    while unread:
+        for name in set(re.findall(r"\w+", unread.pop())) & definitions.keys() - used:
+            used.add(name)
+            unread.append(definitions[name])
+    return used

@@ -31,6 +31,7 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:inbox:<model>:batches` | list: small batches that wait for whoever works there | empty when none waits; a week |
 | `qc:inbox:<model>:bell` | list: rung for the worker that lingers there | some seconds, or when it was heard |
 | `qc:promised` | hash: id → bytes that its results will still take | empty when nothing is unended |
+| `qc:plenty` | string: there is plenty of room | 50 ms |
 | `qc:rate:<model>` | string: rows per second of one worker, measured | a week after the last batch |
 | `qc:turn` | string: whose ticket was last, inbox or batch | a minute |
 | `qc:workers` | sorted set: live workers by last announcement | empty ten seconds after the last worker |

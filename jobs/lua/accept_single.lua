@@ -17,7 +17,7 @@ if created_at then -- asked again: the answer was lost
 end
 local at = now()
 local refused = (digest ~= '' and key_refusal(tenant, digest, fingerprint, at))
-  or shortage(4 * bytes + 2048) -- the record with its result
+  or single_shortage(4 * bytes + 2048) -- the record with its result
 if refused then
   return refused
 end

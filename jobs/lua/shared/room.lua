@@ -1,6 +1,7 @@
 -- How much the store still takes, and how fast the work goes.
 
 local PACE_SECONDS = 5 -- jobs/record.py has the same
+local PLENTY_BYTES = 16 * 1024 * 1024 -- single predictions of 50 ms never take so much
 
 -- How many bytes the store has for what is not promised yet; nil when it has no limit.
 -- What running batches will still write is promised: so uploads never starve results.
@@ -27,6 +28,20 @@ local function shortage(bytes)
   if free and bytes > free then
     return 'full ' .. int(bytes) .. ' ' .. int(math.max(free, 0))
   end
+end
+
+-- The same for a single prediction. Where there is plenty of room that is looked up twenty times a second only: it takes
+-- longer than all the rest.
+local function single_shortage(bytes)
+  if redis.call('EXISTS', key('plenty')) == 1 then
+    return nil
+  end
+  local free = room()
+  if not free or free > PLENTY_BYTES then
+    redis.call('SET', key('plenty'), 1, 'PX', 50)
+    return nil
+  end
+  return shortage(bytes)
 end
 
 -- Changes what a batch is expected to write still; what was estimated too low is not counted against others.
