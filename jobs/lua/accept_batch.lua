@@ -9,9 +9,9 @@ local unmeasured, seconds, ticket, mark_ms, digest, fingerprint = unpack(ARGV, 1
 if redis.call('GET', key('generation')) ~= generation then
   return 'generation'
 end
-local created_at = get(id, 'created_at')
-if created_at then -- asked again: the answer was lost
-  return (redis.call('GET', inbox_key(model_key) .. ':mark') == ticket and 'front ' or 'ok ') .. created_at
+local said = said_before(id, model_key, ticket)
+if said then
+  return said
 end
 local known = rate(model_key)
 if tonumber(rows) > (known and known * seconds or tonumber(unmeasured)) then

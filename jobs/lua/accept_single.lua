@@ -11,9 +11,9 @@ local id, generation, tenant, model_key, model_digest, ticket, mark_ms, digest, 
 if redis.call('GET', key('generation')) ~= generation then
   return 'generation'
 end
-local created_at = get(id, 'created_at')
-if created_at then -- asked again: the answer was lost
-  return (redis.call('GET', inbox_key(model_key) .. ':mark') == ticket and 'front ' or 'ok ') .. created_at
+local said = said_before(id, model_key, ticket)
+if said then
+  return said
 end
 local at = now()
 local refused = (digest ~= '' and key_refusal(tenant, digest, fingerprint, at))

@@ -6,9 +6,9 @@ local id, generation, tenant, old, ticket, mark_ms = unpack(ARGV)
 if redis.call('GET', key('generation')) ~= generation then
   return 'generation'
 end
-local created_at = get(id, 'created_at')
-if created_at then -- asked again: the answer was lost
-  return (redis.call('GET', inbox_key(get(id, 'model_key')) .. ':mark') == ticket and 'front ' or 'ok ') .. created_at
+local said = said_before(id, get(id, 'model_key'), ticket)
+if said then
+  return said
 end
 if get(old, 'tenant') ~= tenant or not get(old, 'ended_at') then
   return 'gone'

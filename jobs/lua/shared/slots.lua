@@ -29,6 +29,15 @@ local function wait_in_inbox(id, model_key, list, ticket, mark_ms, at)
   return redis.call('SET', key('turn'), 'inbox', 'GET', 'EX', 60) == 'inbox' and 'back' or 'front'
 end
 
+-- What the script that accepted a single prediction or small batch said, where it is asked again because the answer was
+-- lost; nothing where it has not run yet.
+local function said_before(id, model_key, ticket)
+  local created_at = get(id, 'created_at')
+  if created_at then
+    return (redis.call('GET', inbox_key(model_key) .. ':mark') == ticket and 'front ' or 'ok ') .. created_at
+  end
+end
+
 -- Hands out the free slots of a batch: as many as it has waiting chunks, at most one for each live worker.
 -- Returns the ids of the tickets to put, one for each slot that was handed out.
 local function grant(id, at, nonce)
