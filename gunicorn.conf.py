@@ -4,11 +4,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 import settings
 from api import capacity
 from api.context import EXTENSION
+from api.heads import Heads
 from api.server_errors import ProblemErrors
 from models.catalog import Catalog, ModelsError
 from settings import BadSetting, Settings
@@ -36,7 +37,18 @@ class Worker(ProblemErrors, ThreadWorker):
 
     def get_thread_pool(self) -> Threads:
         """The threads that requests run in."""
+        self.heads = Heads(checked().body_idle_seconds)
         return Threads(max_workers=self.cfg.threads)
+
+    def handle(self, conn: TConn) -> object:
+        """One request; clients that send its head too slowly are given up."""
+        with self.heads.reading(conn.sock):
+            return super().handle(conn)
+
+    def handle_request(self, req: object, conn: TConn) -> object:
+        """Called when the head has been read."""
+        self.heads.read(conn.sock)
+        return super().handle_request(req, conn)
 
 
 def checked() -> Settings:

@@ -85,7 +85,11 @@ class Settings:
     # 25: hosts with a router want the first byte of an answer within 30 s.
     max_wait_seconds: float = _setting(25.0, "longest wait that a request may ask for", "seconds", maximum=25)
     body_idle_seconds: float = _setting(
-        20.0, "longest silence of a client that is sending a body", "seconds", minimum=0.1, maximum=600
+        20.0,
+        "longest silence of a client that sends a body, and how long it may take to send a request's head",
+        "seconds",
+        minimum=0.1,
+        maximum=600,
     )
     min_body_bytes_per_second: int = _setting(
         256, "slowest body that is accepted, on average from the 20th second on", "bytes/second"

@@ -1,5 +1,6 @@
 """Submitting a batch: every type of body, how long it says it is, how it is wrapped, and what it is refused for."""
 
+import contextlib
 import gzip
 import json
 import random
@@ -499,6 +500,33 @@ def test_clients_that_are_silent_keep_nobody_waiting(idle):
         slowest = max(slowest, time.monotonic() - began)
     assert answers == ["body_too_slow"] * 30
     assert slowest < 0.8  # they are given up after a second
+
+
+def test_clients_that_never_finish_a_head_are_given_up(idle):
+    with contextlib.ExitStack() as opened:
+        slow = [opened.enter_context(idle.connected()) for _ in range(200)]
+        for client in slow:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow")
+        until = time.monotonic() + 10
+        while slow and time.monotonic() < until:
+            began = time.monotonic()
+            assert idle.get("/healthz").status == 200
+            assert time.monotonic() - began < 0.8
+            for client in slow:
+                with contextlib.suppress(OSError):
+                    client.sendall(b"!")  # a sign of life is not enough
+            slow = [client for client in slow if not _is_closed(client)]
+    assert slow == []
+
+
+def _is_closed(client):
+    client.settimeout(0.001)
+    try:
+        return client.recv(1 << 16) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 ENDINGS = {
