@@ -1,4 +1,6 @@
-"""Harms a stack of its own and measures how it recovers: `python -m bench.recovery kill child term store poison full`.
+"""Harms a stack of its own and measures how it recovers.
+
+`python -m bench.recovery kill child term store poison singles full` measures everything.
 
 Each measurement prints its page; with --out, all of them are kept in one JSON file, and in a Markdown page beside it.
 `python -m bench.recovery times` prints what docs/guarantees.md shows of the newest results file in bench/results.
@@ -9,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.recovery import ends, kills, outages, poison
+from bench.recovery import ends, kills, outages, poison, singles
 from bench.recovery.asked import Asked
 from bench.recovery.page import Section, add, last_results, page, recovery_times
 
@@ -19,6 +21,7 @@ MEASUREMENTS: dict[str, Callable[[Asked], Section]] = {
     "term": ends.term,
     "store": outages.store,
     "poison": poison.poison,
+    "singles": singles.singles,
     "full": outages.full,
 }
 SEED = 20260131

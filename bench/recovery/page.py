@@ -18,17 +18,17 @@ BINS = 12
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure; the smaller, the better. A `goal` of None: there is only the limit."""
+    """One figure; the smaller, the better. Without a `must` there is no limit, without a `goal` nothing beyond it."""
 
     says: str
     measured: float
     unit: str
-    must: float
+    must: float | None = None
     goal: float | None = None
 
     @property
     def holds(self) -> bool:
-        return self.measured <= self.must
+        return self.must is None or self.measured <= self.must
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def recovery_times(path: Path | None) -> str:
         times = [figure for figure in section.figures if figure.unit == "s"]
         titles = [section.title, *[""] * (len(times) - 1)]
         rows += [
-            [title, figure.says, _shown(figure.measured, "s"), _shown(figure.must, "s")]
+            [title, figure.says, _shown(figure.measured, "s"), _limit(figure.must, "s")]
             for title, figure in zip(titles, times, strict=True)
         ]
     table = "\n".join(markdown_table(("fault", "time", "longest measured", "limit"), rows))
@@ -141,12 +141,15 @@ def _summary(seconds: Sequence[float]) -> str:
 def _table(figures: Sequence[Figure]) -> Iterator[str]:
     rows = []
     for figure in figures:
-        goal = "" if figure.goal is None else _shown(figure.goal, figure.unit)
+        must, goal = _limit(figure.must, figure.unit), _limit(figure.goal, figure.unit)
         reached = "" if figure.goal is None else "reached" if figure.measured <= figure.goal else "not reached"
-        holds = "holds" if figure.holds else "**does not hold**"
-        measured, must = _shown(figure.measured, figure.unit), _shown(figure.must, figure.unit)
-        rows.append([figure.says, must, goal, measured, holds, reached])
+        holds = "" if figure.must is None else "holds" if figure.holds else "**does not hold**"
+        rows.append([figure.says, must, goal, _shown(figure.measured, figure.unit), holds, reached])
     yield from markdown_table(("figure", "must ≤", "goal ≤", "measured", "must", "goal"), rows)
+
+
+def _limit(value: float | None, unit: str) -> str:
+    return "" if value is None else _shown(value, unit)
 
 
 def _shown(value: float, unit: str) -> str:

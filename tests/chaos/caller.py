@@ -1,15 +1,18 @@
 """A client: submits, follows and downloads, writes down what it does before it does it, and what came of it."""
 
+import functools
 import gzip
 import random
 import time
 from hashlib import sha256
 
 from tests.chaos.http_log import ANSWER_SECONDS, ROOM_SECONDS, Unanswered
+from tests.chaos.listener import Listener, counts
 from tests.chaos.submissions import body, media_type
 
 WAIT_SECONDS = 2
 REFUSALS = {400, 404, 406, 409, 410}  # of a download, for good
+ANSWERED_IN_PLACE = {200, 422}  # with the prediction, or with what the model made of the row
 SHORTEST_PAUSE = 0.2
 LONGEST_PAUSE = 2.0  # whatever a Retry-After says: a run has an end
 GONE = 410
@@ -64,7 +67,7 @@ class Caller:
                 self._note("unknown", submission)
                 return None
             elif answer.job_id:
-                response = answer.json.get("response") if answer.status == 200 else None
+                response = answer.json.get("response", answer.code) if answer.status in ANSWERED_IN_PLACE else None
                 self._note("accepted", submission, job=answer.job_id, replayed=_replayed(answer), response=response)
                 return answer.job_id
             elif not self._may_try_again(submission, answer):
@@ -128,10 +131,12 @@ class Caller:
     # Following
 
     def follow(self, submission, job):
-        """Looks at a job until it has ended; False when it is gone."""
-        began = time.time()
+        """Looks at a job, or listens, until it has ended; False when it is gone."""
+        if submission.behaviour == "listen":
+            return Listener(self._http, functools.partial(self._note, submission=submission), job).follow(self._until)
+        began, seen = time.time(), None
         while time.time() < self._until:
-            seen = self._look(submission, job)
+            seen = self._look(submission, job, seen)
             if seen and (seen.status == GONE or seen.json["ended_at"]):
                 return seen.status != GONE
             if submission.behaviour in ("cancel", "delete") and time.time() > began + submission.after:
@@ -140,19 +145,23 @@ class Caller:
         self._note("unended", submission, job=job)
         return False
 
-    def _look(self, submission, job):
-        """The job as it is; None when nothing can be said now."""
-        wait = random.choice([0, 0, 1])
-        path = f"/jobs/{job}?wait={wait}" if wait else f"/jobs/{job}"
+    def _look(self, submission, job, before):
+        """The job as it is, as `before` if nothing has changed since; None when nothing can be said now."""
+        wait = random.choice([0, 0, 1] if submission.kind == "batch" else [0, 1, WAIT_SECONDS])
+        path, headers = f"/jobs/{job}", {"If-None-Match": before.headers["ETag"]} if before else {}
+        if wait and random.random() < 0.5:
+            headers["Prefer"] = f"wait={wait}"
+        elif wait:
+            path += f"?wait={wait}"
         try:
-            answer = self._http.ask("GET", path, allowed=wait + ANSWER_SECONDS)
+            answer = self._http.ask("GET", path, headers=headers, allowed=wait + ANSWER_SECONDS)
         except Unanswered:
             return None
+        if before and answer.status == 304:
+            return before
         if answer.status == 200:
             seen = answer.json
-            progress = seen["progress"]
-            counts = {name: progress[name] for name in ("rows_total", "rows_done", "rows_ok", "rows_failed")}
-            self._note("seen", submission, job=job, status=seen["status"], **counts)
+            self._note("seen", submission, job=job, status=seen["status"], **counts(seen["progress"]))
             return answer
         if answer.status == GONE:
             self._note("gone", submission, job=job, code=answer.code)

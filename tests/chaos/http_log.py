@@ -1,5 +1,6 @@
 """HTTP as a careful client speaks it, with every answer noted: how long it took, what it said, what it must not say."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -8,10 +9,12 @@ import time
 from dataclasses import dataclass
 
 from jobs.ids import ID_LENGTH
+from tests.event_stream import Stream
 
 ANSWER_SECONDS = 5.0  # within which everything that waits for nothing is answered
 ROOM_SECONDS = 20.0  # for which an upload waits for room, as the contract says
 PATIENCE_SECONDS = 45.0  # after which this client takes a server for dead
+SILENCE_SECONDS = 20.0  # events are never silent for so long: a comment comes every 15 s
 _ID = re.compile(rf"[a-z2-7]{{{ID_LENGTH}}}")
 
 
@@ -62,6 +65,28 @@ class Piece:
     is_whole: bool
 
 
+class Heard:
+    """An answer that goes on: events as they come, up to the end of the connection."""
+
+    def __init__(self, stream, note_silence):
+        self._stream = stream
+        self._note_silence = note_silence
+        self.status = stream.status
+        # Of what is no stream of events everything is read at once.
+        self.answer = Answer(stream.status, stream.headers, b"" if stream.status == http.client.OK else stream.read())
+
+    def __iter__(self):
+        since = time.time()
+        try:
+            for event in self._stream:
+                since = time.time()
+                yield event
+        except TimeoutError as error:
+            self._note_silence(error, since)
+        except (OSError, http.client.HTTPException):
+            return  # the server has gone: who listens comes back
+
+
 class Http:
     """Asks one server, one connection for each request. `canaries` are texts that no error may repeat."""
 
@@ -87,6 +112,30 @@ class Http:
             connection.close()
         self._note((method, path), answer, began=began, seconds=seconds, allowed=allowed, early=early)
         return answer
+
+    @property
+    def host(self):
+        """The server's address, as URLs have it."""
+        return f"127.0.0.1:{self._port}"
+
+    @contextlib.contextmanager
+    def events(self, path, last_id):
+        """What is told of the job at a path to who has heard up to `last_id`; raises Unanswered."""
+        asked, began = ("GET", f"{path}/events"), time.time()
+
+        def note_silence(error, since):
+            self._note_silence(asked, error, began=began, sent=since, allowed=SILENCE_SECONDS)
+
+        with contextlib.ExitStack() as exits:
+            try:
+                stream = exits.enter_context(Stream(self, path, last_id, timeout=SILENCE_SECONDS))
+                heard = Heard(stream, note_silence)
+            except (OSError, http.client.HTTPException) as error:
+                note_silence(error, began)
+                raise Unanswered(str(error)) from error
+            seconds = time.time() - began
+            self._note(asked, heard.answer, began=began, seconds=seconds, allowed=ANSWER_SECONDS, early=False)
+            yield heard
 
     def begin(self, method, path, headers):
         """A connection with the head of a request sent, for a client that is not going to be careful."""

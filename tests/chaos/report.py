@@ -23,6 +23,7 @@ def report(evidence, **facts):
         "submissions": submission_counts(evidence),
         "faults": fault_counts(evidence),
         "recovery": recovery(evidence),
+        "events": listeners(evidence),
         "http": http(evidence),
         "checks": checks,
         "versions": versions(),
@@ -43,6 +44,7 @@ def submission_counts(evidence):
     return {
         "submitted": len(evidence.submissions),
         "attempts": len(attempts),
+        "kinds": dict(Counter(_kind(each) for each in evidence.submissions.values())),
         "with_key": sum(submission.idempotent for submission in evidence.submissions.values()),
         "accepted": len(evidence.accepted),
         "replayed": sum(event["replayed"] for event in evidence.of("accepted", "repeated")),
@@ -51,6 +53,12 @@ def submission_counts(evidence):
         "client": dict(Counter(each.behaviour for each in evidence.submissions.values() if each.behaviour)),
         "poisoned": dict(Counter(each.model for each in evidence.submissions.values() if each.bad)),
     }
+
+
+def _kind(submission):
+    if submission.kind == "batch":
+        return "small batch" if submission.form == "json" else "batch"
+    return submission.kind
 
 
 def fault_counts(evidence):
@@ -80,6 +88,12 @@ def recovery(evidence):
         "disturbed": sum(gap.disturbed for gap in found),
         "longest_of_all": max((gap.started_at - gap.died_at for gap in found), default=None),
     }
+
+
+def listeners(evidence):
+    """How many clients were told of an end by events, and how many of them had to connect more than once."""
+    connections = [event["connections"] for event in evidence.of("told")]
+    return {"told": len(connections), "reconnected": sum(count > 1 for count in connections)}
 
 
 def histogram(seconds):

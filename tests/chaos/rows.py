@@ -77,7 +77,7 @@ def _compare(account, evidence, submission, job):
         return
     was_canceled = evidence.status(job) == "canceled"
     expected = evidence.expected(submission, evidence.version(job))
-    allowed = TOLERANCE * largest(expected) if submission.model == LINEAR else 0.0
+    allowed = allowed_error(submission, expected)
     for key, right, (_, value) in zip(wanted, expected, outcomes, strict=True):
         if was_canceled and value == NOT_PROCESSED:
             account.not_processed += 1
@@ -97,6 +97,11 @@ def _misplaced(account, wanted, found):
     account.duplicated += duplicated
     if not (lost or unexpected or duplicated):
         account.shifted += [key for key, other in zip(wanted, found, strict=True) if key != other]
+
+
+def allowed_error(submission, expected):
+    """By how much a prediction may be off."""
+    return TOLERANCE * largest(expected) if submission.model == LINEAR else 0.0
 
 
 def is_right(right, value, allowed):

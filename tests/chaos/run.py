@@ -40,7 +40,7 @@ class Form:
     drain: float  # seconds after which everything has to be at its end
     rows: float = 1.0
     batches: int = 8
-    singles: int = 5
+    singles: int = 8
     workers: int = 2
     models: tuple = tuple(POISON)
     patience: float = 160.0  # for RQ's own clearing up: 77 s after a worker's death it may, and does once a minute
@@ -49,7 +49,7 @@ class Form:
 def short(seconds=25):
     """For the test suite."""
     return Form(
-        SHORT, seconds, pause=1.5, longest=3, drain=30, rows=0.2, batches=5, singles=4, patience=0,
+        SHORT, seconds, pause=1.5, longest=3, drain=30, rows=0.2, batches=5, singles=6, patience=0,
         models=("raises", "exits", "segfaults", "nan"),
     )  # fmt: skip
 
@@ -145,7 +145,7 @@ class Run:
             collector.collect(accepted, forms)
         except NotAnswered as error:
             self._journal.note("broken", what=str(error))
-        examine_store(cluster, self._journal, (RESULTS_SECONDS, MEMORIES_SECONDS), self._form.patience)
+        examine_store(cluster, self._journal, collector, (RESULTS_SECONDS, MEMORIES_SECONDS), self._form.patience)
         self._journal.note("resources", **{"when": "after", **watch.resources(cluster)})
         search_logs(cluster, self._journal, self._canaries)
         return collector

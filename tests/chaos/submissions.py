@@ -22,6 +22,7 @@ POISON = {
     "hungry": "out_of_memory",
     "nan": "not_finite",
 }
+SMALL = 300  # most rows of a small batch
 # It takes seconds to be sure of these: with many of them a run would do little else.
 LONG_IN_DYING = {"hangs", "hungry"}
 NO_NUMBER = "invalid_number"
@@ -45,7 +46,8 @@ class Submission:
     keep: str = "all"
     bad: dict = field(default_factory=dict)
     idempotent: bool = True
-    behaviour: str = ""  # what the client does: "abandon", "cancel", "delete", "repeat", "cut", or nothing special
+    # What the client does: "abandon", "cancel", "delete", "repeat", "cut", "listen" (to events), or nothing special.
+    behaviour: str = ""
     after: float = 0.0  # the moment of it: seconds, or the share of the body for "abandon"
 
     def key(self, row):
@@ -123,10 +125,11 @@ class Draw:
     def batch(self, number):
         """The batch of this number."""
         chance = random.Random(f"batch {self._seed} {number}")
-        makers = [self._identity, self._slow, self._linear, self._renewed, self._poisoned]
-        make = chance.choices(makers, [4, 4, 2, 2, 3])[0]
+        makers = [self._identity, self._slow, self._linear, self._renewed, self._poisoned, self._small]
+        make = chance.choices(makers, [4, 4, 2, 2, 3, 5])[0]
         submission = make(number, chance)
-        behaviour = chance.choices(["", "abandon", "cancel", "delete", "repeat", "cut"], [10, 1, 1, 1, 2, 3])[0]
+        behaviours = ["", "abandon", "cancel", "delete", "repeat", "cut", "listen"]
+        behaviour = chance.choices(behaviours, [7, 1, 1, 1, 2, 3, 4])[0]
         after = chance.random() if behaviour == "abandon" else chance.uniform(0, 2)
         idempotent = chance.random() < self._idempotent
         return replace(submission, behaviour=behaviour, after=after, idempotent=idempotent)
@@ -136,11 +139,13 @@ class Draw:
         chance = random.Random(f"single {self._seed} {number}")
         kind = chance.choice(["single", "predict"])
         idempotent = chance.random() < self._idempotent
-        if self._poisons and chance.random() < 0.1:
+        behaviour = chance.choices(["", "repeat", "listen", "cancel", "delete"], [14, 2, 3, 1, 1])[0]
+        facts = {"idempotent": idempotent, "behaviour": behaviour}
+        if self._poisons and chance.random() < 0.2:
             model = self._poison(chance)
-            return Submission(number, kind, model, bad={0: POISON[model]}, idempotent=idempotent)
-        behaviour = "repeat" if idempotent and chance.random() < 0.1 else ""
-        return Submission(number, kind, "identity", idempotent=idempotent, behaviour=behaviour)
+            # Half of them do no harm: they are the neighbours of those that do.
+            return Submission(number, kind, model, bad=chance.choice([{0: POISON[model]}, {}]), **facts)
+        return Submission(number, kind, chance.choice(["identity", "identity", LINEAR]), **facts)
 
     def _size(self, chance, least, most):
         """Many small ones, few large ones."""
@@ -170,9 +175,16 @@ class Draw:
         if not self._poisons:
             return self._identity(number, chance)
         model = self._poison(chance)
-        rows = self._size(chance, 50, 5_000)
+        form = chance.choice(["csv", "chunked", "json"])
+        rows = SMALL if form == "json" else self._size(chance, 50, 5_000)
         bad = self._some(chance, rows, [POISON[model]], 1 if model in LONG_IN_DYING else chance.randint(1, 3))
-        return Submission(number, "batch", model, rows, chance.choice(["csv", "chunked"]), "all", bad)
+        return Submission(number, "batch", model, rows, form, "all", bad)
+
+    def _small(self, number, chance):
+        """One that is accepted in one step, where its model is not slow."""
+        rows, model = int(SMALL ** chance.random()), chance.choice(["identity", "slow", LINEAR, RENEWED])
+        bad = self._some(chance, rows, [NO_NUMBER], chance.choice([0, 0, 2]))
+        return Submission(number, "batch", model, rows, "json", chance.choice(["all", "id"]), bad)
 
     def _poison(self, chance):
         return chance.choices(self._poisons, [1 if model in LONG_IN_DYING else 4 for model in self._poisons])[0]

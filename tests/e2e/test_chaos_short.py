@@ -8,3 +8,5 @@ def test_nothing_is_lost_under_faults_at_random_moments(tmp_path):
     assert {name: check["examples"] for name, check in found["checks"].items() if not check["holds"]} == {}
     assert sum(found["faults"]["injected"].values()) >= 10
     assert found["rows"]["ok"] > 0
+    assert found["events"]["told"] > 0
+    assert set(found["submissions"]["kinds"]) == {"batch", "small batch", "single", "predict"}

@@ -217,6 +217,16 @@ def test_answer_with_a_wrong_prediction_is_found(run):
     assert run.violated() == ({"rows"}, "wrong: 2-0: 0.0 expected, 7.0 answered")
 
 
+def test_answer_with_a_wrong_error_is_found(run):
+    run.submissions[2] = Submission(2, "predict", "exits", bad={0: "worker_crashed"})
+    run.jobs["b"], run.outcomes["b"] = record("failed", ok=0, failed=1), [Outcome("2-0", "worker_crashed")]
+    run.events = [event for event in run.events if event.get("number") != 2]
+    run.add(8, "accepted", number=2, job="b", replayed=False, response="worker_crashed")
+    assert run.violated() == (set(), "")
+    run.add(9, "accepted", number=2, job="b", replayed=True, response="model_error")
+    assert run.violated()[0] == {"rows"}
+
+
 def test_last_bit_of_a_linear_model_may_differ_and_no_more(run):
     run.submissions[1] = Submission(1, "batch", "housing", 3, "csv")
     run.outcomes["a"][1] = Outcome("1-1", 1.0 + 1e-12)
@@ -266,6 +276,15 @@ def test_too_many_attempts_and_counted_shutdowns_are_found(run):
     run.jobs["a"] = record(attempts=[crash] * 4)
     assert run.violated()[0] == {"attempts"}
     run.jobs["a"] = record(attempts=[{"chunk": 0, "reason": "shutdown", "counted": True}])
+    assert run.violated()[0] == {"attempts"}
+
+
+def test_single_beside_some_that_kill_may_have_been_tried_more_often(run):
+    crash = {"chunk": None, "reason": "crashed", "counted": True}
+    run.submissions[1] = Submission(1, "single", "exits")
+    run.jobs["a"], run.outcomes["a"] = record(ok=1, attempts=[crash] * 4), outcomes(1, rows=1)
+    assert run.violated() == (set(), "")
+    run.submissions[1] = Submission(1, "single", "identity")
     assert run.violated()[0] == {"attempts"}
 
 
@@ -323,6 +342,13 @@ def test_key_without_expiry_and_what_is_left_over_are_found(run):
     run.events = [event for event in run.events if event["kind"] not in ("unexpiring", "left")]
     run.add(901, "left", keys=["qc:job:a"], strays=["rq:queue:x names y, which is not there"])
     assert run.violated() == ({"keys"}, "left over: qc:job:a | rq:queue:x names y, which is not there")
+
+
+def test_job_of_which_nobody_knows_any_more_that_it_was_there_is_found(run):
+    run.add(902, "expired", job="a", what="single", status=410, code="job_expired")
+    assert run.violated() == (set(), "")
+    run.add(902, "expired", job="b", what="batch", status=404, code="unknown_job")
+    assert run.violated() == ({"keys"}, "batch b, whose results are over, is 404 unknown_job")
 
 
 def test_old_lease_of_a_dead_worker_is_found(run):
@@ -392,6 +418,28 @@ def test_results_that_change_after_the_end_are_found(run):
     assert run.violated() == (set(), "")
     run.add(21, "downloaded", number=1, job="a", sha256="2", bytes=9)
     assert run.violated()[0] == {"downloads"}
+
+
+def told(status="succeeded", ok=3):
+    counts = {"rows_total": 3, "rows_done": 3, "rows_ok": ok, "rows_failed": 0}
+    return {"number": 1, "job": "a", "connections": 1, "status": status, **counts}
+
+
+@pytest.mark.parametrize("wrong", [{"status": "canceled"}, {"ok": 2}])
+def test_end_that_was_told_otherwise_than_it_is_is_found(run, wrong):
+    run.add(20, "told", **told())
+    assert run.violated() == (set(), "")
+    run.add(21, "told", **told(**wrong))
+    assert run.violated()[0] == {"events"}
+
+
+def test_events_for_who_knew_of_the_end_are_found(run):
+    run.add(20, "told_again", number=1, job="a", began=20, status=204)
+    assert run.violated() == (set(), "")
+    run.add(21, "told_again", number=1, job="a", began=21, status=200)
+    assert run.violated() == ({"events"}, "who knew of the end of a was answered 200")
+    run.add(22, "fault", name="store_killed", began=19, outage=True)
+    assert run.violated() == (set(), "")
 
 
 def test_process_that_ends_by_itself_or_too_late_is_found(run):
