@@ -1,6 +1,7 @@
 """How gunicorn serves the API; it finds this file by itself when started in the project's folder."""
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,27 +19,51 @@ from settings import BadSetting, Settings
 class Threads(ThreadPoolExecutor):
     """Goes on with the threads that it has when the system allows no more: gunicorn's own would end the process."""
 
+    def __init__(self, most: int, on_short: Callable[[int], None]) -> None:
+        """`on_short` is told how many there are when there can be no more."""
+        super().__init__(max_workers=most)
+        self._on_short = on_short
+
     def _adjust_thread_count(self) -> None:
         try:
             super()._adjust_thread_count()
         except RuntimeError:
             if not self._threads:
                 raise
+            self._on_short(len(self._threads))
 
 
 class Worker(ProblemErrors, ThreadWorker):
     """gunicorn's threaded worker, answering in problem documents, and at its end also those who wait."""
 
+    def load_wsgi(self) -> None:
+        """Loads the app; no more requests may wait than leaves threads free, however many gunicorn was given."""
+        super().load_wsgi()
+        self.limit_seats(self.cfg.threads)
+
+    def limit_seats(self, threads: int) -> None:
+        """There are so many threads."""
+        self.wsgi.extensions[EXTENSION].seats.limit(capacity.seats(threads))
+
     def handle_exit(self, sig: int, frame: object) -> None:
         """SIGTERM: requests that wait are answered with what there is, and streams end; clients come again."""
+        self.let_go()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: object) -> None:
+        """SIGINT and SIGQUIT: the same."""
+        self.let_go()
+        super().handle_quit(sig, frame)
+
+    def let_go(self) -> None:
+        """Wakes all who wait."""
         if self.booted:  # before that nobody waits, and there is no app
             self.wsgi.extensions[EXTENSION].news.close()
-        super().handle_exit(sig, frame)
 
     def get_thread_pool(self) -> Threads:
         """The threads that requests run in."""
         self.heads = Heads(checked().body_idle_seconds)
-        return Threads(max_workers=self.cfg.threads)
+        return Threads(self.cfg.threads, self.limit_seats)
 
     def handle(self, conn: TConn) -> object:
         """One request; clients that send its head too slowly are given up."""
@@ -67,8 +92,7 @@ workers = checked().web_concurrency
 worker_class = Worker
 threads = capacity.threads(checked())
 # Connections that are idle or only just begun hold no thread.
-worker_connections = threads + 1000
-capacity.allow_files(worker_connections + threads + 100)
+worker_connections = capacity.connections(threads)
 # With many threads that each work for a moment, handing the interpreter's lock over every five milliseconds costs a
 # third of the throughput; health checks take no longer.
 sys.setswitchinterval(0.02)

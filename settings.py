@@ -289,7 +289,6 @@ _CHECKED_TEXT = {
 def _check_relations(settings: Settings) -> None:
     _check_predictor_memory(settings.predictor_memory_bytes)
     _at_most(settings, "predict_wait_seconds", "max_wait_seconds")
-    _at_most(settings, "max_waiting", "web_threads")
     # Or a client that is only slow would find its upload taken back before it is told.
     _at_most(settings, "body_idle_seconds", "upload_deadline_seconds")
     # A worker renews its lease between slices and repairs within a lease.

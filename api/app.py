@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         store=Store(client, Limits.of(settings)),
         tickets=TicketQueue(client),
         news=News(partial(news_client, settings.redis_url, settings.redis_tls_verify)),
-        seats=Seats(capacity.seats(settings)),
+        seats=Seats(min(settings.max_waiting, capacity.seats(capacity.threads(settings)))),
     )
     for routes in (submit, jobs, events, retry, results, predict, models, health):
         app.register_blueprint(routes.blueprint)

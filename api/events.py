@@ -4,7 +4,6 @@ The format and what browsers do with it: https://html.spec.whatwg.org/multipage/
 """
 
 import contextlib
-import socket
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from time import monotonic
@@ -15,7 +14,7 @@ from api.answers import shown
 from api.context import current, tenant
 from api.presentation import progress
 from api.problems import as_problem, to_response
-from api.waiting import look_after
+from api.waiting import client_is_gone, look_after
 from jobs.codec.json_text import dumps
 from jobs.connection import patience
 from jobs.errors import JobGone, StoreAway, UnknownJob
@@ -28,6 +27,7 @@ MEDIA_TYPE = "text/event-stream; charset=utf-8"
 COMMENT_SECONDS = 15.0  # of silence; routers cut connections that are silent for a minute
 PROGRESS_SECONDS = 0.25  # between two looks at a job that changes all the time
 QUIET_SECONDS = 10.0  # between two looks at one of which nothing is heard: nobody tells of a store that was emptied
+SINGLE_SECONDS = 1.0  # the same of a single prediction: nobody tells that it has been begun
 RETRY_SECONDS = 2  # after which a client comes back: by then a web process has been restarted
 NO_SEAT_RETRY_SECONDS = 5  # the same of one that found no seat: it polls, in effect
 AWAY_SECONDS = 60.0  # for so long a stream waits for a store that is away
@@ -99,6 +99,7 @@ class Story:
         self.is_over = False
         self._told: tuple[object, ...] = (None,)  # the status, then what counts of the progress
         self._seen_at = monotonic()
+        self.quiet_seconds = QUIET_SECONDS
 
     def look(self) -> str:
         """The events of what has changed since the last look; none while the store is away."""
@@ -116,6 +117,7 @@ class Story:
 
     def tell(self, job: Job) -> str:
         """The events that this state of the job makes for one who knows the states before. May raise StoreAway."""
+        self.quiet_seconds = SINGLE_SECONDS if job.kind == "single" else QUIET_SECONDS
         told = (job.status, job.rows_total, job.rows_received, job.rows_ok, job.rows_failed)
         if told == self._told:
             return ""
@@ -140,16 +142,16 @@ def _followed(story: Story) -> Generator[str]:
             yield story.look()
             if story.is_over or news.is_closing:
                 return
-            yield from _silence(story.job_id, watch)
+            yield from _silence(story, watch)
 
 
-def _silence(job_id: str, watch: Watch) -> Iterator[str]:
+def _silence(story: Story, watch: Watch) -> Iterator[str]:
     """An empty text about once a second until it is time for another look."""
     looked_at = monotonic()
-    while (change := watch.wait(LOOK_SECONDS)) is None and monotonic() - looked_at < QUIET_SECONDS:
+    while (change := watch.wait(LOOK_SECONDS)) is None and monotonic() - looked_at < story.quiet_seconds:
         patience.begin()
         with contextlib.suppress(StoreAway):  # the next look will find it away
-            look_after(job_id)
+            look_after(story.job_id)
         yield ""
     # The end is told at once, all else with what comes shortly after it.
     while change and not change.ended and (left := looked_at + PROGRESS_SECONDS - monotonic()) > 0:
@@ -163,20 +165,8 @@ def _kept_alive(events: Iterator[str]) -> Iterator[bytes]:
         if event or monotonic() - sent_at >= COMMENT_SECONDS:
             sent_at = monotonic()
             yield (event or COMMENT).encode()
-        elif _is_gone(request.environ.get("gunicorn.socket")):
+        elif client_is_gone():
             return
-
-
-def _is_gone(client: socket.socket | None) -> bool:
-    """Whether the client has closed the connection: a write would show it only at the second comment."""
-    if client is None:
-        return False
-    try:
-        return not client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 def _retry(seconds: int) -> bytes:

@@ -39,8 +39,10 @@ class Heads:
     def _start(self) -> None:
         with self._lock:
             if self._watcher is None:
-                self._watcher = Thread(target=self._watch, name="heads", daemon=True)
-                self._watcher.start()
+                watcher = Thread(target=self._watch, name="heads", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no more threads at this moment: the next request tries again
+                    watcher.start()
+                    self._watcher = watcher
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._seconds / 10):

@@ -21,7 +21,7 @@ def show(job_id: str) -> Response:
     with waiting(wait.seconds) as waiter:
         waiter.expect(job_id)
         job = waiter.until_end(current().store.find(job_id, tenant()))
-    return wait.note(conditional_job_answer(job))
+    return wait.note(conditional_job_answer(job), waiter.is_seated)
 
 
 @blueprint.get("/jobs")

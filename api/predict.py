@@ -1,6 +1,7 @@
 """`/predict`: one prediction, answered in place, through the queue all the same."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from flask import Blueprint, Response, request
 
@@ -11,6 +12,7 @@ from api.problems import AWAY_SECONDS, Problem
 from api.single import accept_single, read_document
 from api.waiting import asked_wait, waiting
 from jobs.codec.json_text import loads
+from jobs.errors import StoreAway
 from jobs.record import Job
 from jobs.status import Status
 
@@ -26,13 +28,15 @@ def predict() -> Response:
     wait = asked_wait(current().settings.predict_wait_seconds)
     with waiting(wait.seconds) as waiter:
         found = once(lambda: accept_single(_read(), waiter.expect), _read)
-        job = waiter.until_end(found.job)
+        job = found.job
+        with suppress(StoreAway):  # it is accepted all the same: the client is told where to find it
+            job = waiter.until_end(job)
     headers = {"X-Job-Id": job.id, "X-Model": f"{job.model.name}@{job.model.version}"} | found.headers
     if _came_to_nothing(job):
         # Asked again with its key, it would only be told the same again.
         current().store.intake.free_key(job)
     in_place = job.ended and wait.applied != "respond-async"
-    response = wait.note(_answer(job, headers) if in_place else accepted(job))
+    response = wait.note(_answer(job, headers) if in_place else accepted(job), waiter.is_seated)
     response.headers.update(headers)
     return response
 

@@ -1,6 +1,8 @@
 """Holding an answer until a job has ended, or the client's patience is over."""
 
 import re
+import select
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from api.problems import Problem
 from jobs.news import Watch
 from jobs.record import Job, changed
 
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_SECONDS = re.compile(r"[0-9]{1,300}(\.[0-9]{1,300})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +26,9 @@ class Wait:
     seconds: float
     applied: str | None = None
 
-    def note(self, response: Response) -> Response:
-        """The response, saying which preference was followed."""
-        if self.applied:
+    def note(self, response: Response, was_seated: bool) -> Response:
+        """The response, saying which preference was followed: none where there was no seat to wait in."""
+        if self.applied and (was_seated or not self.seconds):
             response.headers["Preference-Applied"] = self.applied
         return response
 
@@ -57,6 +59,11 @@ class Waiter:
         self._watch = watch
         self._expected = ""
 
+    @property
+    def is_seated(self) -> bool:
+        """Whether it may wait."""
+        return self._watch is not None
+
     def expect(self, job_id: str) -> None:
         """Hears of the job from now on. Called before its record is made or read, so that nothing is missed."""
         self._expected = job_id
@@ -76,6 +83,8 @@ class Waiter:
             change = self._watch.wait(left)
             if change and change.fields:
                 return changed(job, change.fields)
+            if change is None and client_is_gone():
+                return job
             if change or look_after(job.id):
                 job = current().store.find(job.id, tenant())
         return job if job.ended else current().store.find(job.id, tenant())
@@ -93,6 +102,19 @@ def waiting(seconds: float) -> Iterator[Waiter]:
             return
         with current().news.watch() as watch:
             yield Waiter(seconds, watch)
+
+
+def client_is_gone() -> bool:
+    """Whether the client of this request has closed the connection: nobody has to wait for it any more."""
+    client: socket.socket | None = request.environ.get("gunicorn.socket")
+    if client is None:
+        return False
+    try:
+        poll = select.poll()  # the socket may have a time-out, which reading would wait for
+        poll.register(client, select.POLLIN)
+        return bool(poll.poll(0)) and not client.recv(1, socket.MSG_PEEK)
+    except (OSError, ValueError):  # broken, or closed here already
+        return True
 
 
 def look_after(job_id: str) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
+from jobs.connection import patience
+from jobs.errors import StoreAway
 from jobs.scripts import Argument, Scripts
 
 MOST_AT_ONCE = 256
@@ -43,6 +45,8 @@ class Combined:
 
     def call(self, *arguments: Argument) -> Any:  # noqa: ANN401 - what a script returns is its own affair
         """Runs the script once; raises StoreAway or StoreFull, which the calls of others do not suffer from."""
+        if patience.is_over:  # of this thread; who leads answers for others too
+            raise StoreAway("the store has been too slow for this request")
         own = _Call(arguments)
         with self._lock:
             self._waiting.append(own)
@@ -51,6 +55,8 @@ class Combined:
             own.woken.acquire()
         if not own.is_done:
             self._lead(own)
+        if isinstance(own.answer, StoreAway):  # one for all who waited
+            raise StoreAway(str(own.answer)) from own.answer
         if isinstance(own.answer, BaseException):
             raise own.answer
         return own.answer
@@ -70,6 +76,9 @@ class Combined:
         try:
             answers = self._scripts.call_each(self._name, [call.arguments for call in calls])
         except BaseException as error:  # whatever it is, those who wait must not wait for ever
+            with self._lock:  # nor each for a store that is away
+                calls = [*calls, *self._waiting]
+                self._waiting.clear()
             answers = [error] * len(calls)
         for call, answer in zip(calls, answers, strict=True):
             call.finish(answer)

@@ -15,8 +15,8 @@ from redis.connection import AbstractConnection, HiredisRespSerializer, PythonRe
 from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 
-# The smallest plan of a hosted store has 20 connections: two web processes and two workers have to fit, also twice the
-# web while a release replaces another. Submissions share one, so a few are enough (docs/web-server.md).
+# The smallest plan of a hosted store has 20 connections: two web processes and two workers have to fit. Submissions
+# share one, so a few are enough.
 WEB_CONNECTIONS = 3
 NEWS_CONNECTIONS = 1
 READ_BYTES = 256 * 1024  # answers carry chunks; the library's 64 KiB make reading one take twice as long

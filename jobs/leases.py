@@ -13,7 +13,7 @@ from jobs.intake import MARK_MILLISECONDS
 from jobs.keys import PREFIX, inbox_batches, inbox_bell, job_key, new_inbox_ticket_id, new_token, text
 from jobs.pieces import pieces
 from jobs.record import ModelVersion
-from jobs.scripts import Limits, Scripts, translated
+from jobs.scripts import TICKETS_KEY, Limits, Scripts, translated
 from jobs.status import Status
 from jobs.tickets import Ticket, asked_tickets, inbox_ticket, job_ticket
 
@@ -71,6 +71,7 @@ class LeasedSingles:
     token: str
     inputs: dict[str, str]  # job id → input as JSON
     losses: int = 0  # how many workers were lost over the only one, while it was alone
+    small_batches: int = 0  # that wait behind them
 
     @property
     def leases(self) -> list[Lease]:
@@ -248,14 +249,16 @@ class Leases:
         answer = self._scripts.call("lease_inbox", *holding, most, ticket_id, MARK_MILLISECONDS, *model_keys)
         if not answer:
             return None
-        model_key, losses, *pairs = answer
+        model_key, losses, small_batches, *pairs = answer
         inputs = {text(job_id): text(sent) for job_id, sent in zip(pairs[::2], pairs[1::2], strict=True)}
-        return LeasedSingles(text(model_key), token, inputs, int(losses))
+        return LeasedSingles(text(model_key), token, inputs, int(losses), int(small_batches))
 
     def next_small_batch(self, model_key: str) -> str | None:
         """The id of the next small batch that waits in an inbox; None when there is none."""
         with translated():
             found = self._client.lpop(inbox_batches(model_key))
+            if found is not None:  # else the bell may ring for what has just come
+                self._client.delete(inbox_bell(model_key))
         return None if found is None else text(found)
 
     def commit_singles(self, token: str, results: dict[str, SingleResult]) -> None:
@@ -269,6 +272,11 @@ class Leases:
     def keep_inbox(self, model_key: str, ticket_id: str) -> bool:
         """When nothing seems to wait: False ends the ticket's work, True says that something came after all."""
         return bool(self._scripts.call("close_inbox", model_key, ticket_id, "", MARK_MILLISECONDS))
+
+    def tickets_wait(self) -> bool:
+        """Whether other tickets wait for a worker."""
+        with translated():
+            return bool(self._client.llen(TICKETS_KEY))
 
     def hear_bell(self, model_key: str, seconds: float) -> bool:
         """Waits so long for a single prediction to come into an empty inbox; True when one may have come."""

@@ -28,7 +28,9 @@ class Lookup:
             pipeline.hgetall(job_key(job_id))
             pipeline.get(f"{PREFIX}tombstone:{job_id}")
             pipeline.get(GENERATION)
-            record, tombstone, generation = pipeline.execute()
+            pipeline.time()
+            record, tombstone, generation, clock = pipeline.execute()
+        self._hear_clock(*clock)
         if record:
             job = read_record(job_id, fields(record), self._limits.single_ttl_seconds)
             if job.tenant == tenant:
@@ -39,8 +41,7 @@ class Lookup:
             if owner == tenant:
                 raise JobGone(job_id, reason, int(at))
         else:
-            # Asking for the generation also tells the store's clock, which is needed here.
-            known = Generation(text(generation)) if generation and self._generation else self._ask_generation()
+            known = Generation(text(generation)) if generation else self._ask_generation()
             self._tell_by_id(job_id, tenant, known)
         raise UnknownJob(job_id)
 
@@ -65,21 +66,34 @@ class Lookup:
         """Raises JobGone when the id alone tells that it was a job."""
         if not generation.has(job_id):
             raise JobGone(job_id, "job_lost", None)
-        made_at = generation.made_at(job_id, tenant)
-        if made_at is not None and self._now() - made_at < self._limits.tombstone_ttl_seconds:
-            raise JobGone(job_id, "job_expired", (made_at + self._limits.single_ttl_seconds) * 1000)
+        made_at, now = generation.made_at(job_id, tenant), self._now()
+        if made_at is None:
+            return
+        expired_at = made_at + self._limits.single_ttl_seconds
+        if now < expired_at:  # nothing of that age can have expired: the store came back as it was before
+            raise JobGone(job_id, "job_lost", None)
+        if now - made_at < self._limits.tombstone_ttl_seconds:
+            raise JobGone(job_id, "job_expired", expired_at * 1000)
 
     def _ask_generation(self) -> Generation:
         """The store's generation, begun here if it has none yet."""
-        begun = Generation.begin()
         with translated(), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.set(GENERATION, begun.value, nx=True, get=True)
+            pipeline.get(GENERATION)
             pipeline.time()
-            found, (seconds, microseconds) = pipeline.execute()
-        self._clock_began_at = seconds + microseconds / 1e6 - monotonic()
-        self._generation = Generation(text(found)) if found else begun
+            found, clock = pipeline.execute()
+        self._hear_clock(*clock)
+        self._generation = Generation(text(found)) if found else self._begun_generation()
         return self._generation
 
+    def _begun_generation(self) -> Generation:
+        begun = Generation.begin()
+        with translated():
+            found = self._client.set(GENERATION, begun.value, nx=True, get=True)
+        return Generation(text(found)) if found else begun
+
+    def _hear_clock(self, seconds: int, microseconds: int) -> None:
+        self._clock_began_at = seconds + microseconds / 1e6 - monotonic()
+
     def _now(self) -> float:
-        """Seconds since the epoch by the store's clock, as far as we know; for ids, which nothing else depends on."""
+        """Seconds since the epoch by the store's clock, as we last heard it."""
         return self._clock_began_at + monotonic()

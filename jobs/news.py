@@ -24,10 +24,10 @@ from jobs.keys import PREFIX
 log = logging.getLogger(__name__)
 
 CHANNEL = PREFIX + "news"
-LOOK_SECONDS = 1.0  # the longest that a lost message costs
+LOOK_SECONDS = 1.0  # what a message costs that was lost with its connection; a stall is noticed a second later
 PING_SECONDS = 0.4  # without a message: then the store is asked whether it is there
 LIVE_SECONDS = 1.0  # since it was heard of
-SUBSCRIBE_SECONDS = 0.3  # the first to wait gives the subscription so long to come about
+SUBSCRIBE_SECONDS = 0.3  # who waits while there is no subscription gives it so long to come about
 DEAD_SECONDS = 5.0  # without an answer: then the connection is made anew
 LONGEST_PAUSE_SECONDS = 1.0  # before the listener connects again
 
@@ -132,9 +132,15 @@ class News:
 
     def _start(self) -> None:
         with self._lock:
-            if self._listener is None:
-                self._listener = Thread(target=self._listen, name="news", daemon=True)
-                self._listener.start()
+            if self._listener is not None and self._listener.is_alive():
+                return
+            listener = Thread(target=self._listen, name="news", daemon=True)
+            try:
+                listener.start()
+            except RuntimeError as error:  # the system allows no more threads at this moment
+                log.warning("the news cannot be listened to yet: %s", error)
+                return
+            self._listener = listener
 
     def _listen(self) -> None:
         while not self.is_closing:
@@ -142,6 +148,8 @@ class News:
                 self._follow(self._make_client())
             except (RedisError, OSError) as error:
                 log.warning("the news is interrupted: %s", error)
+            except Exception as error:  # whatever it is: who waits must not be left to look every second for ever
+                log.error("the news is interrupted by %s", type(error).__name__)  # its text may hold a message's
             self._subscribed.clear()
             self._closing.wait(random.uniform(0.05, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter: not all at once
 

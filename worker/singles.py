@@ -55,6 +55,8 @@ class Singles:
         self._pace = pace
         self._max_load_attempts = max_load_attempts
         self._searches = False
+        self.last_model = ""  # what was predicted last
+        self.small_batches_wait = False  # behind that
 
     def work(self, model_keys: Sequence[str]) -> bool:
         """Predicts what waits for the first of these models that has something; False when none has.
@@ -64,6 +66,7 @@ class Singles:
         singles = self._leases.lease_singles(model_keys, SINGLES_AT_ONCE, self._duty.ticket_id)
         if singles is None:
             return False
+        self.last_model, self.small_batches_wait = singles.model_key, singles.small_batches > 0
         self._duty.hold(singles.leases)
         try:
             if singles.losses >= LOST_TRIES:
@@ -112,6 +115,8 @@ class Singles:
             log.warning("could not look at the inbox: %s", error)
         finally:
             self._searches = False
+        self.last_model = ""  # what was predicted last
+        self.small_batches_wait = False  # behind that
 
     def _ask_until_loaded(self, singles: LeasedSingles, inputs: dict[str, str], times: float) -> ChildDied | None:
         """Asks; the death of the predictor that came of it. When it dies while it loads the model, asks again."""

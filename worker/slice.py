@@ -50,6 +50,7 @@ class Slices:
         self._chunks = Chunks(leases, child, served, duty, pace, max_load_attempts=max_load_attempts)
         self._singles = Singles(leases, child, served, duty, pace, max_load_attempts=max_load_attempts)
         self._looked_at = 0.0
+        self._greeted = ""  # the model whose inbox was worked on before the ticket's slice began
         self._slice_seconds = slice_seconds
 
     def work_on_job(self, job_id: str, slot: int, ticket_id: str) -> None:
@@ -93,14 +94,18 @@ class Slices:
     def work_on_inboxes(self) -> None:
         """Predicts the single predictions that wait in the first inbox that has any, whoever has its ticket."""
         self._duty.begin("none")
+        self._singles.last_model = ""
         with suppress(Stopping):
             self._look_at_inboxes()
+        self._greeted = self._singles.last_model
 
     def _work_on_inbox(self, model_key: str, ticket_id: str) -> bool:
         """False when nothing waits any more, True when the slice is over before."""
         until = monotonic() + self._slice_seconds
-        busy = self._work_on_waiting(model_key)
-        while not self._duty.stopping and monotonic() < until:
+        # What was found before RQ's bookkeeping counts too.
+        busy = self._work_on_waiting(model_key) or self._greeted == model_key
+        self._greeted = ""
+        while model_key in self._served and not self._duty.stopping and monotonic() < until:
             # A superfluous ticket finds nothing, and must not linger for it.
             busy = busy and (self._work_on_waiting(model_key) or self._linger(model_key))
             if not busy:
@@ -110,17 +115,20 @@ class Slices:
         return True
 
     def _work_on_waiting(self, model_key: str) -> bool:
-        """Predicts what waits in an inbox: all single predictions, else a small batch. False when nothing waits."""
-        if self._singles.work([model_key]):
+        """Predicts all single predictions that wait in an inbox, then one small batch. False when nothing waits."""
+        busy = self._singles.work([model_key])
+        if busy and not self._singles.small_batches_wait:
             return True
         job_id = self._leases.next_small_batch(model_key)
         described = self._leases.describe(job_id) if job_id else None
         if job_id and described:
             self._work_on_chunks(Batch(job_id, *described))
-        return job_id is not None
+        return busy or job_id is not None
 
     def _linger(self, model_key: str) -> bool:
-        """Waits a moment for what comes next; True when there was something."""
+        """Waits a moment for what comes next, unless others wait for this worker; True when there was something."""
+        if self._leases.tickets_wait():
+            return False
         return self._leases.hear_bell(model_key, LINGER_SECONDS) and self._work_on_waiting(model_key)
 
     def _work_on_chunks(self, batch: Batch) -> None:

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Leases the single predictions that wait in the first inbox that has any.
 -- ARGV: token, worker, milliseconds of the lease, how many at most, ticket, milliseconds of the mark, then model keys
--- Returns {} or {model key, workers lost over it, id, input, id, input, …}. A single over which several workers were
+-- Returns {} or {model key, workers lost over it, small batches that wait there, id, input, id, input, …}. A single over which several workers were
 -- lost comes alone: what it does must not happen to others, and only what happens then is its own doing.
 local token, worker, lease_ms, most, ticket, mark_ms = unpack(ARGV)
 local at = now()
@@ -36,10 +36,10 @@ end
 
 -- Leases what waits in an inbox.
 local function take_all(model_key)
-  local found, rest, alone = { model_key, 0 }, {}, nil
+  local found, rest, alone = { model_key, 0, redis.call('LLEN', inbox_batches(model_key)) }, {}, nil
   for _, id in ipairs(redis.call('LPOP', inbox_key(model_key), most) or {}) do
     local status, lease, losses = unpack(redis.call('HMGET', job_key(id), 'status', 'lease', 'losses:' .. SINGLE))
-    if alone or (losses and lease and #found > 2) then
+    if alone or (losses and (lease or tonumber(losses) >= 2) and #found > 3) then
       rest[#rest + 1] = id
     elseif status == 'queued' and not lease then
       take_new(id, found)
@@ -66,7 +66,7 @@ for i = 7, #ARGV do
     if #held > 0 then
       redis.call('ZADD', key('leases'), unpack(held))
     end
-    if #found > 2 then
+    if #found > 3 then
       return found
     end
   end

@@ -107,6 +107,19 @@ local function hurry(id, wanted)
   end
 end
 
+-- Small batches that wait in an inbox need no tickets of their own: whoever works there takes them.
+local in_inbox = {}
+local function waits_in_inbox(id)
+  local model_key = get(id, 'model_key')
+  if not in_inbox[model_key] then
+    in_inbox[model_key] = {}
+    for _, other in ipairs(redis.call('LRANGE', inbox_batches(model_key), 0, -1)) do
+      in_inbox[model_key][other] = true
+    end
+  end
+  return in_inbox[model_key][id]
+end
+
 local function look_after(id)
   local created_at = get(id, 'created_at')
   if not created_at then
@@ -120,7 +133,7 @@ local function look_after(id)
     if redis.call('TTL', job_key(id)) < LIMITS.life - 3600 then
       expire(id, LIMITS.life)
     end
-    if redis.call('LLEN', job_key(id, 'waiting')) > 0 then
+    if redis.call('LLEN', job_key(id, 'waiting')) > 0 and not waits_in_inbox(id) then
       free_slots(id)
       local granted = grant(id, at, nonce)
       for _, ticket in ipairs(granted) do
@@ -146,6 +159,7 @@ local function look_after_inbox(model_key)
       fail(id, 'model_unavailable')
       redis.call('LREM', inbox, 0, id)
     end
+    redis.call('DEL', inbox_batches(model_key)) -- they fail as all batches do
   else
     ask_for_inbox(model_key)
   end

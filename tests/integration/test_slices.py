@@ -9,10 +9,12 @@ from process import ROOT
 
 from jobs.codec.layout import plan
 from jobs.errors import StoreAway
+from jobs.intake import SmallBatch
 from jobs.leases import Leases, SearchStep
 from jobs.record import ModelVersion
 from models.catalog import Catalog
 from tests.integration.conftest import Bench
+from tests.waiting import wait_until
 from worker.child import Child, scrub
 from worker.duty import Duty
 from worker.rounds import Rounds
@@ -21,21 +23,37 @@ from worker.slice import Slices
 from worker.suspects import Suspects
 
 LAYOUT = plan(format="csv", names=("x",), features=("x",), classes=None, has_probabilities=False)
+JSON_LAYOUT = plan(format="json", names=("x",), features=("x",), classes=None, has_probabilities=False)
 
 
 class WatchedLeases(Leases):
-    """Leases that say when something was committed, and fail to hand back while `away`."""
+    """Leases that say when something was committed or died of, and fail to hand back while `away`."""
 
     away = False
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.committed = lambda: None
+        self.noted = lambda: None
+        self.rung = []  # whether the bell was, each time that somebody listened
+        self.answered = []  # single predictions by id, in the order of their ends
 
     def commit(self, *arguments):
         taken = super().commit(*arguments)
         self.committed()
         return taken
+
+    def hear_bell(self, *arguments):
+        self.rung.append(super().hear_bell(*arguments))
+        return self.rung[-1]
+
+    def commit_singles(self, token, results):
+        super().commit_singles(token, results)
+        self.answered += results
+
+    def note_singles(self, *arguments):
+        super().note_singles(*arguments)
+        self.noted()
 
     def give_back(self, *arguments):
         if self.away:
@@ -72,12 +90,27 @@ class OneWorker:
         self.bench.store.intake.close(upload, len(chunks))
         return upload.job_id
 
-    def single(self, model):
-        return self.bench.store.intake.accept_single("public", self.model(model), '{"x":1}')[0].id
+    def single(self, model, x=1):
+        return self.bench.store.intake.accept_single("public", self.model(model), f'{{"x":{x}}}')[0].id
+
+    def small_batch(self, model, rows=3):
+        chunk = b"".join(b'{"x":%d}\n' % row for row in range(rows))
+        batch = SmallBatch(chunk, rows, row_bytes=20.0, most_seconds=0.1, unmeasured_rows=128)
+        return self.bench.store.intake.accept_batch("public", self.model(model), JSON_LAYOUT, batch)[0].id
 
     def model(self, name):
         manifest = self.catalog.find(name)
         return ModelVersion(manifest.name, manifest.version, manifest.sha256)
+
+    def work_on_inbox(self, model):
+        """A slice under the ticket that is on its way to the inbox."""
+        mark = self.bench.client.get(f"qc:inbox:{self.model(model).key}:mark")
+        self.slices.work_on_inbox(self.model(model).key, mark.decode() if mark else "t")
+
+    def inbox(self, model):
+        """The keys of an inbox that are there, without its own name."""
+        name = f"qc:inbox:{self.model(model).key}"
+        return {key.decode().removeprefix(name) for key in self.bench.client.keys(name + "*")}
 
     def work(self, job_id):
         self.slices.work_on_job(job_id, 0, "t")
@@ -196,3 +229,170 @@ def test_poison_singles_do_not_keep_a_chunk_from_its_end(worker):
     job = worker.bench.find(job_id)
     assert (job.status, job.rows_ok) == ("succeeded", 1_500)
     assert set(worker.attempts(job_id)) == {("crashed", True)}
+
+
+def test_neighbours_of_a_poison_single_are_answered_before_it(worker):
+    poison = worker.single("exits", -1)
+    neighbours = [worker.single("exits", x) for x in range(16)]
+    worker.slices.work_on_inbox(worker.model("exits").key, "t")
+    assert worker.leases.answered[-1] == poison
+    assert sorted(worker.leases.answered) == sorted([*neighbours, poison])
+    assert worker.bench.find(poison).error_code == "worker_crashed"
+
+
+def test_single_that_comes_while_a_poison_one_is_searched_for_does_not_wait_for_the_end_of_the_search(worker):
+    newcomers = []
+
+    def come():
+        if not newcomers:
+            newcomers.append(worker.single("exits"))
+
+    worker.leases.noted = come
+    poison = worker.single("exits", -1)
+    worker.slices.work_on_inbox(worker.model("exits").key, "t")
+    assert worker.leases.answered == [*newcomers, poison]
+
+
+def test_worker_that_lingers_takes_what_comes_without_another_ticket(worker, monkeypatch):
+    monkeypatch.setattr("worker.slice.LINGER_SECONDS", 2.0)
+    first, late = worker.single("identity"), []
+
+    def come():
+        wait_until(lambda: worker.leases.answered == [first], 30, "the first is not answered")
+        model = worker.model("identity")
+        late.append(worker.bench.store.intake.accept_single("public", model, '{"x":2}'))
+
+    comer = threading.Thread(target=come)
+    comer.start()
+    worker.work_on_inbox("identity")
+    comer.join()
+    ((job, tickets),) = late
+    assert tickets == []
+    assert worker.leases.answered == [first, job.id]
+    assert worker.leases.rung == [True, False]
+    assert worker.inbox("identity") == set()
+
+
+def test_small_batch_that_comes_while_a_worker_lingers_is_taken_too(worker, monkeypatch):
+    monkeypatch.setattr("worker.slice.LINGER_SECONDS", 2.0)
+    first, late = worker.single("identity"), []
+
+    def come():
+        wait_until(lambda: worker.leases.answered == [first], 30, "the first is not answered")
+        late.append(worker.small_batch("identity"))
+
+    comer = threading.Thread(target=come)
+    comer.start()
+    worker.work_on_inbox("identity")
+    comer.join()
+    assert worker.bench.find(late[0]).status == "succeeded"
+    assert worker.leases.rung == [True, False]
+
+
+def test_bell_that_was_rung_for_nothing_harms_nothing(worker):
+    job_id = worker.single("identity")
+    name = f"qc:inbox:{worker.model('identity').key}:bell"
+    for _ in range(3):
+        worker.bench.client.rpush(name, 1)
+    worker.work_on_inbox("identity")
+    assert worker.bench.find(job_id).status == "succeeded"
+    assert worker.inbox("identity") == set()
+
+
+def test_bell_that_rings_after_its_single_was_taken_ends_the_lingering_and_nothing_else(worker, monkeypatch):
+    job_id = worker.single("identity")
+    commit = worker.leases.commit_singles
+
+    def commit_and_ring(*arguments):
+        commit(*arguments)
+        worker.bench.client.rpush(f"qc:inbox:{worker.model('identity').key}:bell", 1)
+
+    monkeypatch.setattr(worker.leases, "commit_singles", commit_and_ring)
+    worker.work_on_inbox("identity")
+    assert worker.leases.rung == [True]
+    assert worker.leases.answered == [job_id]
+    assert worker.inbox("identity") == set()
+
+
+def test_bell_is_rung_only_for_an_inbox_that_was_empty_and_has_a_ticket(worker):
+    bell = f"qc:inbox:{worker.model('identity').key}:bell"
+    rung = []
+    for accept in (worker.single, worker.single, worker.small_batch, worker.small_batch):
+        accept("identity")
+        rung.append(worker.bench.client.llen(bell))
+        worker.bench.client.delete(bell)
+    assert rung == [0, 0, 1, 0]
+
+
+def test_singles_come_first_and_small_batches_after_them(worker):
+    batches = [worker.small_batch("identity", rows) for rows in (3, 5)]
+    singles = [worker.single("identity") for _ in range(3)]
+    worker.work_on_inbox("identity")
+    find = worker.bench.find
+    ended = [find(job_id) for job_id in batches]
+    assert [(job.status, job.rows_ok) for job in ended] == [("succeeded", 3), ("succeeded", 5)]
+    assert max(find(job_id).ended_at for job_id in singles) <= ended[0].started_at
+    assert ended[0].ended_at <= ended[1].started_at
+    assert worker.inbox("identity") == set()
+    assert worker.held() == []
+
+
+def test_single_that_comes_while_a_small_batch_is_worked_on_comes_before_the_next_one(worker):
+    batches = [worker.small_batch("identity") for _ in range(2)]
+    came = []
+
+    def come():
+        if not came:
+            came.append(worker.single("identity"))
+
+    worker.leases.committed = come
+    worker.work_on_inbox("identity")
+    single, second = worker.bench.find(came[0]), worker.bench.find(batches[1])
+    assert (single.status, second.status) == ("succeeded", "succeeded")
+    assert single.ended_at <= second.started_at
+
+
+@pytest.mark.parametrize("end", ["cancel", "delete"])
+def test_small_batch_that_has_ended_before_its_turn_does_not_hold_up_the_next(worker, end):
+    first, second = worker.small_batch("identity"), worker.small_batch("identity")
+    getattr(worker.bench.store, end)(first, "public")
+    worker.work_on_inbox("identity")
+    assert worker.bench.find(second).status == "succeeded"
+    assert worker.inbox("identity") == set()
+
+
+def test_small_batch_whose_place_in_the_inbox_was_lost_ends_by_the_ticket_that_the_sweep_asks_for(worker):
+    job_id = worker.small_batch("identity")
+    worker.bench.client.delete(f"qc:inbox:{worker.model('identity').key}:batches")
+    worker.work_on_inbox("identity")
+    assert worker.bench.find(job_id).status == "queued"
+    (ticket,) = worker.bench.sweep()
+    assert ticket.arguments == (job_id, 0)
+    worker.slices.work_on_job(job_id, 0, ticket.id)
+    assert worker.bench.find(job_id).status == "succeeded"
+
+
+def test_small_batch_with_a_poison_row_has_all_its_outcomes(worker):
+    chunk = b'{"x":1}\n{"x":-1}\n{"x":3}\n'
+    batch = SmallBatch(chunk, 3, row_bytes=20.0, most_seconds=0.1, unmeasured_rows=128)
+    job, _ = worker.bench.store.intake.accept_batch("public", worker.model("exits"), JSON_LAYOUT, batch)
+    worker.work_on_inbox("exits")
+    for _ in range(10):
+        if not worker.bench.find(job.id).ended:
+            worker.work(job.id)  # by a ticket of the sweep
+    ended = worker.bench.find(job.id)
+    assert (ended.status, ended.rows_ok, ended.rows_failed) == ("succeeded", 2, 1)
+
+
+def test_small_batch_of_a_worker_that_stops_is_handed_back_and_no_attempt(worker):
+    rows = 120
+    chunk = b'{"x":1}\n' * rows
+    batch = SmallBatch(chunk, rows, row_bytes=20.0, most_seconds=0.1, unmeasured_rows=128)
+    job, _ = worker.bench.store.intake.accept_batch("public", worker.model("grinds"), JSON_LAYOUT, batch)
+    worker.stop_after(1.0)
+    worker.work_on_inbox("grinds")
+    assert worker.held() == []
+    found = worker.bench.find(job.id)
+    assert (found.status, found.rows_done) == ("running", 0)
+    assert all(not counted for _, counted in worker.attempts(job.id))
+    assert [ticket.arguments for ticket in worker.bench.sweep()] == [(job.id, 0)]

@@ -52,7 +52,7 @@ local function inherit(old, names, fields)
   return fields
 end
 
--- The one place where a status changes. Returns false and the current status when the move is not in the table.
+-- The one place where the status of a batch changes (singles.lua has that of single predictions). Returns false and the current status when the move is not in the table.
 local function move(id, wanted)
   local current = get(id, 'status')
   if not current or not MOVES[current][wanted] then
@@ -78,6 +78,7 @@ local function withdraw(id)
       redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
     end
   else
+    redis.call('LREM', inbox_batches(get(id, 'model_key')), 0, id)
     redis.call('DEL', job_key(id, 'waiting'), job_key(id, 'leases'), job_key(id, 'slots'), job_key(id, 'parts'))
   end
   free_unaccepted_key(id)

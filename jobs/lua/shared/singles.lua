@@ -25,7 +25,7 @@ local function input_of(id)
   return table.concat(pieces)
 end
 
--- Writes a new record and puts it into the lists. Its id says by itself that it was there (jobs/keys.py), so it has a
+-- Writes a new record and puts it into the lists. Its id says by itself that it was there (jobs/ids.py), so it has a
 -- tombstone only if it has an idempotency key.
 local function create_single(id, tenant, model_key, digest, fields, at)
   redis.call('HSET', job_key(id), 'status', 'queued', 'created_at', int(at), 'tenant', tenant, 'model_key', model_key,
