@@ -156,7 +156,9 @@ def keys(evidence):
         yield from (f"left over: {key}" for key in event["keys"])
         yield from event["strays"]
     for event in evidence.of("expired"):
-        if (event["status"], event["code"]) != (410, "job_expired"):
+        # Only the keys are made to age, not the store's clock: by its id a single prediction cannot have expired yet.
+        codes = ("job_expired", "job_lost") if event["what"] == "single" else ("job_expired",)
+        if event["status"] != 410 or event["code"] not in codes:
             yield f"{event['what']} {event['job']}, whose results are over, is {event['status']} {event['code']}"
 
 
