@@ -1,53 +1,55 @@
-"""Calls of one script that threads make at the same moment share a round trip, and a connection."""
+"""What threads ask for at the same moment is asked for together: they share a round trip, and a connection."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any
+from typing import Generic, TypeVar
 
 from jobs.connection import patience
 from jobs.errors import StoreAway
-from jobs.scripts import Argument, Scripts
 
-MOST_AT_ONCE = 256
+MOST_AT_ONCE = 128
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
-class _Call:
-    """One thread's call, and what came of it."""
+class _Call(Generic[Asked, Answer]):
+    """What one thread asks for, and what came of it."""
 
-    __slots__ = ("answer", "arguments", "is_done", "woken")
+    __slots__ = ("answer", "asked", "is_done", "woken")
 
-    def __init__(self, arguments: tuple[Argument, ...]) -> None:
-        self.arguments = arguments
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
         self.is_done = False
-        self.answer: Any = None
+        self.answer: Answer | BaseException
         self.woken = Lock()
         self.woken.acquire()
 
-    def finish(self, answer: Any) -> None:  # noqa: ANN401 - what a script returns is its own affair
+    def finish(self, answer: Answer | BaseException) -> None:
         """Wakes its thread."""
         self.answer, self.is_done = answer, True
         self.woken.release()
 
 
-class Combined:
-    """One script. One of the threads that call it leads: it sends what waits, then the next one leads.
+class Combined(Generic[Asked, Answer]):
+    """One of the threads that call it leads: it sends what waits, then the next one leads.
 
     Each of the others is woken once: with its answer, or to lead.
     """
 
-    def __init__(self, scripts: Scripts, name: str) -> None:
-        self._scripts = scripts
-        self._name = name
+    def __init__(self, send: Callable[[Sequence[Asked]], Sequence[Answer | BaseException]]) -> None:
+        """`send` gives an answer to each of those it is called with, in their order."""
+        self._send = send
         self._lock = Lock()  # of the two below; held for moments only
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[_Call[Asked, Answer]] = deque()
         self._is_led = False
 
-    def call(self, *arguments: Argument) -> Any:  # noqa: ANN401 - what a script returns is its own affair
-        """Runs the script once; raises StoreAway or StoreFull, which the calls of others do not suffer from."""
+    def call(self, asked: Asked) -> Answer:
+        """The answer; an exception among the answers is raised to the thread that it is for, one of `send` to all."""
         if patience.is_over:  # of this thread; who leads answers for others too
             raise StoreAway("the store has been too slow for this request")
-        own = _Call(arguments)
+        own: _Call[Asked, Answer] = _Call(asked)
         with self._lock:
             self._waiting.append(own)
             leads, self._is_led = not self._is_led, True
@@ -61,20 +63,21 @@ class Combined:
             raise own.answer
         return own.answer
 
-    def _lead(self, own: _Call) -> None:
+    def _lead(self, own: _Call[Asked, Answer]) -> None:
         while not own.is_done:
             with self._lock:
                 calls = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
-            self._send(calls)
+            self._answer(calls)
         with self._lock:
             if self._waiting:
                 self._waiting[0].woken.release()  # it leads from here on
             else:
                 self._is_led = False
 
-    def _send(self, calls: Sequence[_Call]) -> None:
+    def _answer(self, calls: Sequence[_Call[Asked, Answer]]) -> None:
+        answers: Sequence[Answer | BaseException]
         try:
-            answers = self._scripts.call_each(self._name, [call.arguments for call in calls])
+            answers = self._send([call.asked for call in calls])
         except BaseException as error:  # whatever it is, those who wait must not wait for ever
             with self._lock:  # nor each for a store that is away
                 calls = [*calls, *self._waiting]

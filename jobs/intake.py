@@ -1,7 +1,7 @@
 """Accepting: how jobs and their rows come into the store."""
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,6 +52,26 @@ class SmallBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSingle:
+    """A single prediction to be accepted: `key` and `fingerprint` as `Intake.accept_single` has them."""
+
+    job_id: str
+    generation: str
+    tenant: str
+    model: ModelVersion
+    input_json: str
+    ticket_id: str
+    key: str = ""
+    fingerprint: str = ""
+
+    def arguments(self) -> list[Argument]:
+        """As the script wants it."""
+        facts = (self.job_id, self.generation, self.tenant, self.model.key, packed_sha256(self.model.sha256))
+        binding = (self.key, self.fingerprint, len(self.input_json.encode()))
+        return [*facts, self.ticket_id, *binding, *pieces("input", self.input_json)]
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """The job that an idempotency key is bound to, and the fingerprint of the request that made it."""
 
@@ -65,7 +85,7 @@ class Intake:
     def __init__(self, scripts: Scripts, lookup: Lookup) -> None:
         self._scripts = scripts
         self._lookup = lookup
-        self._singles = Combined(scripts, "accept_single")
+        self._singles = Combined(self.accept_singles)
 
     def open_batch(
         self,
@@ -135,12 +155,42 @@ class Intake:
         `key` is the digest of the idempotency key, if there is one, and `fingerprint` that of the request. `on_id` is
         told the job's id before the store is. Raises SameRequest and KeyRefused.
         """
-        ticket_id = new_inbox_ticket_id()
-        facts = (model.key, packed_sha256(model.sha256), *_mark(ticket_id), key, fingerprint, len(input_json.encode()))
-        job_id, answer = self._accept(tenant, self._singles.call, *facts, *pieces("input", input_json), on_id=on_id)
-        where, created_at = answer.split()
-        made = new_single(job_id, tenant, model, int(created_at), input_json)
-        return made, _inbox_tickets(where, ticket_id, model)
+        while True:
+            single = self.new_single(tenant, model, input_json, key, fingerprint)
+            if on_id:
+                on_id(single.job_id)
+            accepted = self.accepted(single, self._singles.call(single))
+            if accepted:
+                return accepted
+
+    def new_single(
+        self, tenant: str, model: ModelVersion, input_json: str, key: str = "", fingerprint: str = ""
+    ) -> NewSingle:
+        """A single prediction with an id of its own, to be accepted with others by `accept_singles`."""
+        facts = (*self._lookup.new_id(tenant), tenant, model, input_json, new_inbox_ticket_id())
+        return NewSingle(*facts, key, fingerprint)
+
+    def accept_singles(self, singles: Sequence[NewSingle]) -> list[bytes | BaseException]:
+        """Accepts single predictions in one round trip; the answer to each is for `accepted`."""
+        arguments: list[Argument] = [MARK_MILLISECONDS]
+        for single in singles:
+            items = single.arguments()
+            arguments += (len(items), *items)
+        answers: list[bytes | BaseException] = self._scripts.call("accept_singles", *arguments)
+        return answers
+
+    def accepted(self, single: NewSingle, answer: bytes | BaseException) -> tuple[Job, list[Ticket]] | None:
+        """The job and the tickets to put; None when the store has begun another life: then it needs another id.
+
+        Raises StoreFull, SameRequest and KeyRefused, or what the answer is.
+        """
+        if isinstance(answer, BaseException):
+            raise answer
+        if not self._is_accepted(said := text(answer)):
+            return None
+        where, created_at = said.split()
+        job = new_single(single.job_id, single.tenant, single.model, int(created_at), single.input_json)
+        return job, _inbox_tickets(where, single.ticket_id, single.model)
 
     def accept_batch(
         self,
@@ -224,24 +274,21 @@ class Intake:
         self._lookup.find(job.id, job.tenant)  # raises it, mostly
         return JobGone(job.id, "job_expired", None)
 
-    def _accept(
-        self,
-        tenant: str,
-        call: Callable[..., Any],
-        *arguments: Argument,
-        on_id: Callable[[str], None] | None = None,
-    ) -> tuple[str, str]:
+    def _accept(self, tenant: str, call: Callable[..., Any], *arguments: Argument) -> tuple[str, str]:
         """Makes an id of the store's present generation and calls an accepting script with it."""
         while True:
             job_id, generation = self._lookup.new_id(tenant)
-            if on_id:
-                on_id(job_id)
             answer = text(call(job_id, generation, tenant, *arguments))
-            _check_room(answer)
-            _check_key(answer)
-            if answer != "generation":
+            if self._is_accepted(answer):
                 return job_id, answer
-            self._lookup.forget_generation()  # the store has begun another life since we asked
+
+    def _is_accepted(self, answer: str) -> bool:
+        """False when the store has begun another life since we asked. Raises what the answer refuses with."""
+        _check_room(answer)
+        _check_key(answer)
+        if answer == "generation":
+            self._lookup.forget_generation()
+        return answer != "generation"
 
 
 def _mark(ticket_id: str) -> tuple[str, int]:

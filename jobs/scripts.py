@@ -16,7 +16,6 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
     ResponseError,
     TimeoutError,
     TryAgainError,
@@ -111,41 +110,22 @@ class Scripts:
 
     def call_all(self, name: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
         """Runs one script several times in one round trip, not as one transaction; raises StoreAway or StoreFull."""
-        answers = self.call_each(name, argument_lists)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
-
-    def call_each(self, name: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
-        """As `call_all`, but with StoreAway or StoreFull among the answers where a single call raised it.
-
-        Raises StoreAway when none is known to have run.
-        """
         script = self._scripts[name]
         with translated():
-            answers = self._call_each(script.sha, argument_lists)
+            answers = self._call_all(script.sha, argument_lists)
             if any(isinstance(answer, NoScriptError) for answer in answers):
                 self._client.script_load(script.script)
-                answers = self._call_each(script.sha, argument_lists)  # none has run: the store knew none of them
-        return [_as_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
+                answers = self._call_all(script.sha, argument_lists)  # none has run: the store knew none of them
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        return answers
 
-    def _call_each(self, sha: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
+    def _call_all(self, sha: str, argument_lists: Sequence[Sequence[Argument]]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
         for arguments in argument_lists:
             pipeline.evalsha(sha, 0, *arguments)
         return pipeline.execute(raise_on_error=False)
-
-
-def _as_ours(error: Exception) -> Exception:
-    """What `translated` makes of an error that a single answer of many was."""
-    try:
-        with translated():
-            raise error
-    except (StoreAway, StoreFull) as ours:
-        return ours
-    except RedisError as other:
-        return other
 
 
 def assemble(script: str, limits: Limits) -> str:

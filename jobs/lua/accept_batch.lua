@@ -3,7 +3,7 @@
 -- ARGV: id, generation, tenant, model key, sha256, layout, bytes that a row of results will take, rows, chunk,
 --       rows that nobody has to measure first, most seconds of work, ticket, milliseconds of the mark, digest of the
 --       idempotency key ('': none), fingerprint of the request
--- Returns what accept_single does, or 'large' when it is too much work for one chunk, by the measured speed of the model.
+-- Returns what accept_singles does for each, or 'large' when it is too much work for one chunk, by the measured speed of the model.
 local id, generation, tenant, model_key, sha256, layout, row_bytes, rows, chunk = unpack(ARGV)
 local unmeasured, seconds, ticket, mark_ms, digest, fingerprint = unpack(ARGV, 10)
 if redis.call('GET', key('generation')) ~= generation then

@@ -1,7 +1,7 @@
 #!lua
 -- Accepts the input of an ended single prediction anew.
 -- ARGV: id, generation, tenant, id of the ended one, ticket, milliseconds of the mark
--- Returns what accept_single does, or 'gone' when the ended one is not there any more.
+-- Returns what accept_singles does for each, or 'gone' when the ended one is not there any more.
 local id, generation, tenant, old, ticket, mark_ms = unpack(ARGV)
 if redis.call('GET', key('generation')) ~= generation then
   return 'generation'
@@ -13,7 +13,7 @@ end
 if get(old, 'tenant') ~= tenant or not get(old, 'ended_at') then
   return 'gone'
 end
-local full = shortage(4 * #input_of(old) + 2048) -- as accept_single has it
+local full = shortage(4 * #input_of(old) + 2048) -- as accept_singles has it
 if full then
   return full
 end

@@ -66,7 +66,6 @@ class Failpoints:
         """Wraps every step of the product that may be the last one of a process."""
         from jobs.intake import Intake
         from jobs.leases import Leases
-        from jobs.scripts import Scripts
         from jobs.store import Store
         from jobs.tickets import TicketQueue
         from worker.child import Child
@@ -75,7 +74,6 @@ class Failpoints:
             Leases: public(Leases),
             Store: public(Store),
             Intake: public(Intake),
-            Scripts: ["call_each"],  # what the requests of several threads share
             TicketQueue: ["put"],
             Child: ["send", "wait"],
         }

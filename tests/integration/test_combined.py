@@ -12,7 +12,6 @@ from redis.exceptions import ResponseError
 from jobs.combined import Combined
 from jobs.connection import patience, web_client
 from jobs.errors import KeyRefused, SameRequest, StoreAway, StoreFull
-from jobs.scripts import Scripts
 from jobs.store import Store
 from tests.integration.conftest import MODEL, TENANT
 from tests.proxy import Proxy
@@ -124,12 +123,22 @@ def test_of_many_same_requests_at_once_one_makes_the_job(remote):
     assert told == [made[0][0].id] * 15
 
 
-def test_call_that_the_script_cannot_make_sense_of_fails_alone(bench):
-    asked = Combined(Scripts(bench.client, bench.limits), "find_key")
-    jobs = [bench.store.intake.accept_single(TENANT, MODEL, "{}", key=f"{n:064}", fingerprint=PRINT) for n in range(16)]
-    answers = at_once(16, lambda number: asked.call(TENANT, f"{number:064}") if number != 4 else asked.call())
+def test_call_that_goes_wrong_in_the_script_fails_alone(remote):
+    def spoil(job_id):
+        remote.bench.client.set(f"qc:job:{job_id}", "no record")
+
+    answers = at_once(16, lambda number: remote.submit(number, on_id=spoil if number == 4 else None))
     assert isinstance(answers.pop(4), ResponseError)
-    assert [job_id.decode() for job_id, _ in answers] == [job.id for n, (job, _) in enumerate(jobs) if n != 4]
+    assert remote.inputs(answers) == [number for number in range(16) if number != 4]
+
+
+def test_calls_are_answered_with_what_goes_wrong_beyond_the_store():
+    def send(asked):
+        raise KeyError(*asked)
+
+    combined = Combined(send)
+    answers = at_once(8, combined.call)
+    assert {type(answer) for answer in answers} == {KeyError}
 
 
 @pytest.mark.parametrize("fault", ["refuse", "stall"])

@@ -230,8 +230,9 @@ def test_opening_closing_and_accepting_twice_change_nothing(bench):
     assert [call("close", job_id, token, 1, PRINT) for _ in range(2)] == [b"ok", b"ok"]
     assert bound(bench) == Bound(job_id, PRINT)
     bench.client.delete(NAME)
-    accepting = (MODEL.key, packed_sha256(MODEL.sha256), "inbox-x", 5000, KEY, PRINT, 10, "input", '{"RM":"7"}')
-    first, again = [call("accept_single", single, generation, TENANT, *accepting) for _ in range(2)]
+    accepting = (MODEL.key, packed_sha256(MODEL.sha256), "inbox-x", KEY, PRINT, 10, "input", '{"RM":"7"}')
+    items = (single, generation, TENANT, *accepting)
+    [first], [again] = [call("accept_singles", 5000, len(items), *items) for _ in range(2)]
     assert first == again
     assert first.startswith(b"front ")
     assert bound(bench) == Bound(single, PRINT)
