@@ -1,4 +1,7 @@
-"""What workers ask of the store: holding work for a time, handing in its results, and the sweep that repairs."""
+"""What workers ask of the store: holding work for a time, handing in its results, and the sweep that repairs.
+
+What is about inboxes stands in jobs/inbox_leases.py.
+"""
 
 import secrets
 from collections.abc import Sequence
@@ -9,29 +12,13 @@ import redis
 
 from jobs.codec.layout import Layout
 from jobs.codec.patch import Patch
+from jobs.inbox_leases import InboxLeases
 from jobs.intake import MARK_MILLISECONDS
-from jobs.keys import PREFIX, inbox_batches, inbox_bell, job_key, new_inbox_ticket_id, new_token, text
-from jobs.pieces import pieces
+from jobs.keys import PREFIX, job_key, new_token, text
+from jobs.lease import Lease
 from jobs.record import ModelVersion
 from jobs.scripts import TICKETS_KEY, Limits, Scripts, translated
-from jobs.status import Status
-from jobs.tickets import Ticket, asked_tickets, inbox_ticket, job_ticket
-
-SINGLE = "s"  # stands in for the chunk's index where a single prediction is leased
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to work on one chunk, or on one single prediction, until another takes it."""
-
-    job_id: str
-    index: str
-    token: str
-
-    @property
-    def chunk(self) -> tuple[str, str]:
-        """What is held, whoever holds it."""
-        return self.job_id, self.index
+from jobs.tickets import Ticket, asked_tickets, job_ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +51,6 @@ class LeasedChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class LeasedSingles:
-    """Single predictions of one model version to predict together; all under one token."""
-
-    model_key: str
-    token: str
-    inputs: dict[str, str]  # job id → input as JSON
-    losses: int = 0  # how many workers were lost over the only one, while it was alone
-    small_batches: int = 0  # that wait behind them
-
-    @property
-    def leases(self) -> list[Lease]:
-        """One lease for each of them."""
-        return [Lease(job_id, SINGLE, self.token) for job_id in self.inputs]
-
-
-@dataclass(frozen=True, slots=True)
 class ChunkResult:
     """What came out of a chunk: blobs as jobs.codec.chunk makes them; `failures` is empty when no row failed.
 
@@ -93,28 +64,6 @@ class ChunkResult:
     result: bytes
     failures: bytes
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SingleResult:
-    """What came out of a single prediction: a result as JSON, or why there is none."""
-
-    result: str | None
-    code: str = ""
-    message: str = ""
-    column: str | None = None
-
-    @property
-    def status(self) -> Status:
-        """What the job ends as."""
-        return Status.FAILED if self.result is None else Status.SUCCEEDED
-
-    def changes(self) -> list[str]:
-        """The fields of the record that say so, each followed by its text."""
-        if self.result is not None:
-            return pieces("result", self.result)
-        where = [] if self.column is None else ["error_column", self.column]
-        return ["rows_failed", "1", "error_code", self.code, "error_message", self.message, *where]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +83,7 @@ class SearchStep:
     nonce: str = field(default_factory=new_token)  # by which a step that is repeated is known
 
 
-class Leases:
+class Leases(InboxLeases):
     """What a worker asks of the store. Every method may raise StoreAway or StoreFull."""
 
     def __init__(self, client: redis.Redis, limits: Limits, worker: str) -> None:
@@ -227,10 +176,6 @@ class Leases:
         answer = self._scripts.call("doubt", lease.job_id, lease.index, lease.token, state, enough, message)
         return cast(bytes, answer).decode()
 
-    def note_singles(self, token: str, job_ids: Sequence[str], reason: str, seconds: float, nonce: str) -> None:
-        """Lists an attempt of leased single predictions; the same nonce twice changes nothing."""
-        self._scripts.call("note_singles", token, reason, int(seconds * 1000), nonce, *job_ids)
-
     def fail(self, job_ids: Sequence[str], code: str, message: str) -> None:
         """Ends jobs that cannot go on as a whole."""
         self._scripts.call("fail", code, message, *job_ids)
@@ -242,53 +187,10 @@ class Leases:
             return job_ticket(following, front)
         return None
 
-    def lease_singles(self, model_keys: Sequence[str], most: int, ticket_id: str) -> LeasedSingles | None:
-        """Single predictions that wait for one of these model versions; None when none do."""
-        token = new_token()
-        holding = (token, self._worker, self._lease_milliseconds)
-        answer = self._scripts.call("lease_inbox", *holding, most, ticket_id, MARK_MILLISECONDS, *model_keys)
-        if not answer:
-            return None
-        model_key, losses, small_batches, *pairs = answer
-        inputs = {text(job_id): text(sent) for job_id, sent in zip(pairs[::2], pairs[1::2], strict=True)}
-        return LeasedSingles(text(model_key), token, inputs, int(losses), int(small_batches))
-
-    def next_small_batch(self, model_key: str) -> str | None:
-        """The id of the next small batch that waits in an inbox; None when there is none."""
-        with translated():
-            found = self._client.lpop(inbox_batches(model_key))
-            if found is not None:  # else the bell may ring for what has just come
-                self._client.delete(inbox_bell(model_key))
-        return None if found is None else text(found)
-
-    def commit_singles(self, token: str, results: dict[str, SingleResult]) -> None:
-        """Hands in single predictions by job id and ends their jobs; those not held any more are left alone."""
-        arguments: list[str | int] = []
-        for job_id, outcome in results.items():
-            changes = outcome.changes()
-            arguments += [job_id, outcome.status.value, len(changes), *changes]
-        self._scripts.call("commit_singles", token, *arguments)
-
-    def keep_inbox(self, model_key: str, ticket_id: str) -> bool:
-        """When nothing seems to wait: False ends the ticket's work, True says that something came after all."""
-        return bool(self._scripts.call("close_inbox", model_key, ticket_id, "", MARK_MILLISECONDS))
-
     def tickets_wait(self) -> bool:
         """Whether other tickets wait for a worker."""
         with translated():
             return bool(self._client.llen(TICKETS_KEY))
-
-    def hear_bell(self, model_key: str, seconds: float) -> bool:
-        """Waits so long for a single prediction to come into an empty inbox; True when one may have come."""
-        with translated():
-            return self._client.blpop([inbox_bell(model_key)], timeout=seconds) is not None
-
-    def hand_on_inbox(self, model_key: str, ticket_id: str, front: bool) -> Ticket | None:
-        """At the end of a slice: the ticket to put for the next one; None when nothing waits or it is another's."""
-        following = new_inbox_ticket_id()
-        if self._scripts.call("close_inbox", model_key, ticket_id, following, MARK_MILLISECONDS):
-            return inbox_ticket(following, model_key, front)
-        return None
 
     def announce(self, worker: str, state: str, model_keys: Sequence[str]) -> None:
         """Says that a worker lives, that it is "idle", "busy" or "gone", and which model versions it has."""

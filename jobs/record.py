@@ -33,6 +33,11 @@ class ModelVersion:
         """Names exactly this state of the model: the same text as `models.catalog.Manifest.key`."""
         return f"{self.name}@{self.version}:{self.sha256[:KEY_DIGITS]}"
 
+    @property
+    def label(self) -> str:
+        """What clients are told of it."""
+        return f"{self.name}@{self.version}"
+
     @classmethod
     def of(cls, key: str, sha256: str) -> "ModelVersion":
         """The one with this key."""
@@ -59,7 +64,7 @@ class Job:
     rows_done: int
     rows_ok: int
     rows_failed: int
-    revision: int  # grows with every change of the record
+    revision: int  # grows with every change of its status, its rows or its attempts
     rows_copied: int = 0  # done in the job that it retries
     rows_left_alone: int = 0  # that it will never do, since only failed rows are retried
     chunks_received: int = 0

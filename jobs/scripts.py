@@ -57,7 +57,7 @@ class Limits:
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
     def as_lua(self) -> str:
-        """The table LIMITS that stands in front of every script; all in seconds."""
+        """TICKETS and the table LIMITS, all in seconds but the bytes, for scripts that use them."""
         return (
             f"local TICKETS = '{TICKETS_KEY}'\n"
             f"local LIMITS = {{ upload_deadline = {self.upload_deadline_seconds}, life = {LIFE_SECONDS},"

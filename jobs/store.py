@@ -7,11 +7,11 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | key | holds | goes away |
 | --- | --- | --- |
 | `qc:generation` | string: this life of the store: its name, with which ids begin, and the ids' secret | never |
-| `qc:job:<id>` | hash: the record | a week after the last touch; once ended, with the results |
+| `qc:job:<id>` | hash: the record | a week after its last touch (a single's: after it came); its ttl after its end |
 | `qc:job:<id>:waiting` | list: indexes of chunks that nobody holds | with the record, and at the end |
 | `qc:job:<id>:inputs` | hash: index → compressed input | with the record; CSV chunks when they are done |
 | `qc:job:<id>:rows` | hash: index → number of rows | with the record |
-| `qc:job:<id>:leases` | hash: index → token of the last lease | with the record, and at the end |
+| `qc:job:<id>:leases` | hash: index → "token worker started_at" of the last lease | with the record, and at the end |
 | `qc:job:<id>:results` | hash: index → compressed CSV records | with the record |
 | `qc:job:<id>:failures` | hash: index → failed rows with reasons | with the record |
 | `qc:job:<id>:done` | hash: index → "ok failed csv_bytes" | with the record |
@@ -21,14 +21,14 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:job:<id>:slots` | hash: slot → "ticket touched_at" | with the record, and at the end |
 | `qc:tombstone:<id>` | string: "reason at tenant", for a 410 | `tombstone_ttl_seconds`, with a key 24 h at least |
 | `qc:idempotency:<tenant>:<digest>` | string: "id fingerprint", "id" until acceptance | with the tombstone |
-| `qc:jobs:<tenant>:<kind>` | sorted set: ids by created_at | a week after the tenant's last job |
+| `qc:jobs:<tenant>:<kind>` | sorted set: ids by created_at | a week, at least `tombstone_ttl_seconds`, after the last |
 | `qc:batches`, `qc:singles` | sorted set: unended jobs by created_at | empty when nothing is unended |
 | `qc:receiving` | sorted set: uploads by deadline | empty when none is open |
 | `qc:leases` | sorted set: "id index" by deadline | empty when nothing is leased |
 | `qc:inboxes` | set: models whose inbox may hold something | empty when none does |
 | `qc:inbox:<model>` | list: single predictions that wait | empty when none waits; a week at most |
 | `qc:inbox:<model>:mark` | string: the ticket that is on its way | some seconds |
-| `qc:inbox:<model>:batches` | list: small batches that wait for whoever works there | empty when none waits; a week |
+| `qc:inbox:<model>:batches` | list: small batches that wait there | empty when none waits; a week at most |
 | `qc:inbox:<model>:bell` | list: rung for the worker that lingers there | some seconds, or when it was heard |
 | `qc:promised` | hash: id → bytes that its results will still take | empty when nothing is unended |
 | `qc:plenty` | string: there is plenty of room | 50 ms |
@@ -41,6 +41,9 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:unserved:<model>` | string: since when no live worker has it | minutes |
 | `qc:news` | channel: what the scripts have changed | holds nothing |
 | `qc:swept` | string: time of the last sweep | a week |
+
+The ttl of a batch is `results_ttl_seconds`, that of a single prediction `single_ttl_seconds`. A single prediction has a
+tombstone only if it was deleted or came with an idempotency key: its id says by itself that it was there.
 """
 
 import secrets

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from jobs.leases import ChunkResult, Lease, LeasedChunk, Leases
+from jobs.lease import Lease
+from jobs.leases import ChunkResult, LeasedChunk, Leases
 from jobs.record import ModelVersion
 from worker.batch import Batch, chunk_frame, chunk_result, patched
 from worker.child import Child, ChildDied, Question

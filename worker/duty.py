@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from jobs.connection import patience
 from jobs.errors import StoreAway, StoreFull
-from jobs.leases import Lease, Leases
+from jobs.lease import Lease
+from jobs.leases import Leases
 from worker.rounds import Rounds
 
 log = logging.getLogger(__name__)

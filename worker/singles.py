@@ -8,8 +8,9 @@ from math import ceil
 from time import monotonic
 
 from jobs.errors import StoreAway, StoreFull
+from jobs.inbox_leases import LeasedSingles, SingleResult
 from jobs.keys import new_token
-from jobs.leases import LeasedSingles, Leases, SingleResult
+from jobs.leases import Leases
 from worker.batch import named
 from worker.child import Child, ChildDied
 from worker.duty import Duty, LeaseLost, Stopping
@@ -27,19 +28,19 @@ MOST_INNOCENT = 3  # times that a predictor dies of something else before all is
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Group:
     """Some inputs by job id that are predicted together; `deaths` counts those of one that stands alone."""
 
     inputs: dict[str, str]
     deaths: int = 0
 
-    def after_death(self) -> list["Part"]:
+    def after_death(self) -> list["Group"]:
         """What to try when it killed the predictor: its pieces, or it once more if it stands alone."""
         if len(self.inputs) == 1:
-            return [Part(self.inputs, self.deaths + 1)]
+            return [Group(self.inputs, self.deaths + 1)]
         items = list(self.inputs.items())
         size = ceil(len(items) / PIECES)
-        return [Part(dict(items[start : start + size])) for start in range(0, len(items), size)]
+        return [Group(dict(items[start : start + size])) for start in range(0, len(items), size)]
 
 
 class Singles:
@@ -90,19 +91,19 @@ class Singles:
 
         Each death costs everybody who waits some time: so all that may be innocent comes first, newcomers too.
         """
-        parts = [Part(singles.inputs)]
-        while parts := [piece for part in parts for piece in self._try(singles, part)]:
+        groups = [Group(singles.inputs)]
+        while groups := [piece for group in groups for piece in self._try(singles, group)]:
             self._let_newcomers_go_first(singles.model_key)
 
-    def _try(self, singles: LeasedSingles, part: Part) -> list[Part]:
-        """Has a part predicted; what is to be tried next, where that killed the predictor."""
-        death = self._ask_until_loaded(singles, part.inputs, SECOND_TRY_TIMES if part.deaths else 1)
+    def _try(self, singles: LeasedSingles, group: Group) -> list[Group]:
+        """Has a group predicted; what is to be tried next, where that killed the predictor."""
+        death = self._ask_until_loaded(singles, group.inputs, SECOND_TRY_TIMES if group.deaths else 1)
         if death is None:
             return []
-        if len(part.inputs) == 1 and part.deaths + 1 == ROW_TRIES:
-            self._refuse_all(singles, part.inputs, *ERRORS[death.reason])
+        if len(group.inputs) == 1 and group.deaths + 1 == ROW_TRIES:
+            self._refuse_all(singles, group.inputs, *ERRORS[death.reason])
             return []
-        return part.after_death()
+        return group.after_death()
 
     def _let_newcomers_go_first(self, model_key: str) -> None:
         """Predicts what came meanwhile; a search in there does not look at what comes then, or this would not end."""

@@ -13,7 +13,7 @@ local share = math.min(1, MOST_LOOKED_AT / batches)
 local rows, seconds = 0, ''
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('batches'), '-inf', bound, 'LIMIT', 0, MOST_LOOKED_AT)) do
   local left = count(id, 'rows_received') - count(id, 'rows_ok') - count(id, 'rows_failed') - count(id, 'rows_left_alone')
-  local known = rate(get(id, 'model_key') or '')
+  local known = tonumber(rate(get(id, 'model_key') or ''))
   rows = rows + left
   if known then
     seconds = (seconds == '' and 0 or seconds) + left / known
@@ -30,5 +30,5 @@ local at = now()
 seconds = seconds == '' and '' or string.format('%.3f', seconds / share)
 return {
   singles + batches, singles + math.floor(rows / share), seconds, oldest, int(at), redis.call('LLEN', TICKETS),
-  live_workers(at), redis.call('GET', key('rate:' .. ARGV[2])) or '',
+  live_workers(at), rate(ARGV[2]),
 }

@@ -2,8 +2,8 @@
 -- Adds one chunk to a batch that is being received. The same index twice changes nothing.
 -- ARGV: id, upload token, index, rows, blob, nonce for tickets
 -- Returns {'ok', rate, backlog, ticket, …}: rows per second that a worker does of this model ('' when nobody knows),
--- bytes of input that wait or are worked on, and the tickets to put; {'full <bytes> <free bytes>'} when there is no room for the chunk and
--- its results at this moment; or {reason} when the upload cannot go on.
+-- bytes of input that wait or are worked on, and the tickets to put; {'full <bytes> <free bytes>'} when there is no room
+-- for the chunk and its results at this moment; or {reason} when the upload cannot go on.
 local id, token, index, rows, blob, nonce = unpack(ARGV)
 local reason = refusal(id, token)
 if reason then
@@ -27,6 +27,5 @@ if redis.call('HSETNX', job_key(id, 'rows'), index, rows) == 1 then
   promise(id, promised)
   expire(id, LIMITS.life)
 end
-redis.call('ZADD', key('receiving'), int(at + LIMITS.upload_deadline * 1000), id)
-local known = redis.call('GET', key('rate:' .. get(id, 'model_key'))) or ''
-return { 'ok', known, int(count(id, 'backlog')), unpack(grant(id, at, nonce)) }
+extend_upload(id, at)
+return { 'ok', rate(get(id, 'model_key')), int(count(id, 'backlog')), unpack(grant(id, at, nonce)) }

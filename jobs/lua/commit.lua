@@ -22,11 +22,8 @@ redis.call('HINCRBY', job_key(id), 'backlog', -redis.call('HSTRLEN', job_key(id,
 if keep ~= '1' then
   redis.call('HDEL', job_key(id, 'inputs'), index)
 end
-redis.call('HDEL', job_key(id, 'leases'), index)
+end_lease(id, index)
 forget_search(id, index)
-if redis.call('ZREM', key('leases'), leased(id, index)) == 0 then -- its deadline had passed
-  redis.call('LREM', job_key(id, 'waiting'), 0, index)
-end
 local known = forget_patch(id, index)
 redis.call('HINCRBY', job_key(id), 'rows_ok', ok - (known or 0))
 redis.call('HINCRBY', job_key(id), 'rows_failed', failed)

@@ -100,5 +100,5 @@ if redis.call('HSETNX', job_key(id, 'rows'), index, rows) == 1 then
   redis.call('HINCRBY', job_key(id), 'revision', 1)
   expire(id, LIMITS.life)
 end
-redis.call('ZADD', key('receiving'), int(at + LIMITS.upload_deadline * 1000), id)
+extend_upload(id, at)
 return { 'ok', unpack(grant(id, at, nonce)) }

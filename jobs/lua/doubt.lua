@@ -18,10 +18,7 @@ if get(id, 'status') == 'running' and doubted >= math.min(left, tonumber(enough)
   finish(id, 'failed', now(), 'all_rows_failed', message)
   return 'failed'
 end
-redis.call('HDEL', job_key(id, 'leases'), index)
-if redis.call('ZREM', key('leases'), leased(id, index)) == 0 then -- its deadline had passed
-  redis.call('LREM', job_key(id, 'waiting'), 0, index)
-end
+end_lease(id, index)
 redis.call('RPUSH', job_key(id, 'waiting'), index)
 redis.call('EXPIRE', job_key(id, 'waiting'), LIMITS.life)
 return 'put back'

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Leases the single predictions that wait in the first inbox that has any.
 -- ARGV: token, worker, milliseconds of the lease, how many at most, ticket, milliseconds of the mark, then model keys
--- Returns {} or {model key, workers lost over it, small batches that wait there, id, input, id, input, …}. A single over which several workers were
--- lost comes alone: what it does must not happen to others, and only what happens then is its own doing.
+-- Returns {} or {model key, workers lost over it, small batches that wait there, id, input, id, input, …}. A single over
+-- which several workers were lost comes alone: what it does must not happen to others, and only what happens then is its
+-- own doing.
 local token, worker, lease_ms, most, ticket, mark_ms = unpack(ARGV)
 local at = now()
 local held = {} -- deadline and member of each lease of one that nobody has had before
@@ -52,13 +53,14 @@ local function take_all(model_key)
 end
 
 for i = 7, #ARGV do
-  local inbox = inbox_key(ARGV[i])
+  local model_key = ARGV[i]
+  local inbox, mark = inbox_key(model_key), inbox_mark(model_key)
   if redis.call('EXISTS', inbox) == 1 then
-    if redis.call('GET', inbox .. ':mark') == ticket then
-      redis.call('PEXPIRE', inbox .. ':mark', mark_ms)
+    if redis.call('GET', mark) == ticket then
+      redis.call('PEXPIRE', mark, mark_ms)
     end
-    redis.call('DEL', inbox .. ':bell')
-    local found, rest = take_all(ARGV[i])
+    redis.call('DEL', inbox_bell(model_key))
+    local found, rest = take_all(model_key)
     for j = #rest, 1, -1 do
       redis.call('LPUSH', inbox, rest[j])
       redis.call('EXPIRE', inbox, LIMITS.life)

@@ -7,7 +7,7 @@
 -- bytes>' when the results would not fit, or 'idempotency_key_in_use' when another job has the key.
 local id, generation, tenant, form, model_key, sha256, layout, token = unpack(ARGV)
 local row_bytes, expected, digest = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
-if redis.call('GET', key('generation')) ~= generation then
+if not is_current(generation) then
   return 'generation'
 end
 if get(id, 'upload') == token then
@@ -18,7 +18,7 @@ local refused = key_refusal(tenant, digest, '', at) or shortage(row_bytes * expe
 if refused then
   return refused
 end
-if digest ~= '' then
+if digest ~= '' then -- first, for the tombstone stays as long as the key
   take_key(id, tenant, digest, '')
 end
 create_batch(id, tenant, at, {
@@ -27,5 +27,5 @@ create_batch(id, tenant, at, {
   'row_bytes', row_bytes, 'expected', expected,
 })
 promise(id, row_bytes * expected)
-redis.call('ZADD', key('receiving'), int(at + LIMITS.upload_deadline * 1000), id)
+extend_upload(id, at)
 return 'ok'

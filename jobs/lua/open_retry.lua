@@ -4,7 +4,7 @@
 -- Returns 'ok' (also when it was done before), 'generation' when the store has begun another life, 'gone' when the
 -- ended batch is not there any more, or 'full <bytes> <free bytes>' when what is copied would not fit.
 local id, generation, tenant, old, token = unpack(ARGV)
-if redis.call('GET', key('generation')) ~= generation then
+if not is_current(generation) then
   return 'generation'
 end
 if get(id, 'upload') == token then
@@ -26,5 +26,5 @@ local at = now()
 create_batch(id, tenant, at, inherit(old, { 'form', 'sha256', 'model_key', 'layout', 'row_bytes' }, {
   'status', 'receiving', 'upload', token, 'retry_of', old,
 }))
-redis.call('ZADD', key('receiving'), int(at + LIMITS.upload_deadline * 1000), id)
+extend_upload(id, at)
 return 'ok'

@@ -7,5 +7,5 @@ local reason = refusal(id, token)
 if reason then
   return reason
 end
-redis.call('ZADD', key('receiving'), int(now() + LIMITS.upload_deadline * 1000), id)
+extend_upload(id, now())
 return 'ok'

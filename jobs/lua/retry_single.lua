@@ -3,7 +3,7 @@
 -- ARGV: id, generation, tenant, id of the ended one, ticket, milliseconds of the mark
 -- Returns what accept_singles does for each, or 'gone' when the ended one is not there any more.
 local id, generation, tenant, old, ticket, mark_ms = unpack(ARGV)
-if redis.call('GET', key('generation')) ~= generation then
+if not is_current(generation) then
   return 'generation'
 end
 local said = said_before(id, get(id, 'model_key'), ticket)

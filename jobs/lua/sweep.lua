@@ -2,7 +2,8 @@
 -- The repair pass. It never needs to know who failed: it looks only at deadlines and at what waits.
 -- ARGV: milliseconds of a lease, milliseconds between two sweeps, nonce for tickets, milliseconds of an inbox's mark;
 -- and, to look after a single job that somebody asks for while nobody sweeps, its id
--- Returns 'swept' where others sweep and a single job was asked for, else a flat list, three for each ticket to put at the front: 'job', id, ticket or 'inbox', model key, ticket.
+-- Returns 'swept' where others sweep and a single job was asked for, else a flat list, three for each ticket to put at
+-- the front: 'job', id, ticket or 'inbox', model key, ticket.
 local lease_ms, pause_ms, nonce, mark_ms, only = unpack(ARGV)
 local IDLE_MS = 2000 -- how long an idle worker waits for a ticket between two sweeps
 local UNSWEPT_MS = 5000 -- nobody sweeps: every live worker would, every two seconds or so
@@ -23,7 +24,7 @@ local function extend_all(last)
     redis.call('ZADD', key('leases'), int(at + lease_ms), member)
   end
   for _, id in ipairs(redis.call('ZRANGE', key('receiving'), 0, -1)) do
-    redis.call('ZADD', key('receiving'), int(at + LIMITS.upload_deadline * 1000), id)
+    extend_upload(id, at)
   end
 end
 
@@ -145,7 +146,7 @@ local function look_after(id)
 end
 
 local function ask_for_inbox(model_key)
-  if redis.call('SET', inbox_key(model_key) .. ':mark', 'inbox-' .. nonce, 'NX', 'PX', mark_ms) then
+  if redis.call('SET', inbox_mark(model_key), 'inbox-' .. nonce, 'NX', 'PX', mark_ms) then
     ask('inbox', model_key, 'inbox-' .. nonce)
   end
 end

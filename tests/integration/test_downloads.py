@@ -18,7 +18,8 @@ from api.results import blueprint
 from api.seats import Seats
 from jobs.codec.chunk import compress, decompress, pack_failures
 from jobs.codec.layout import plan
-from jobs.leases import ChunkResult, Leases, SingleResult
+from jobs.inbox_leases import SingleResult
+from jobs.leases import ChunkResult, Leases
 from jobs.news import News
 from jobs.record import ModelVersion
 from jobs.scripts import Limits

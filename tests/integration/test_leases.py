@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from jobs.leases import SearchStep, SingleResult
+from jobs.inbox_leases import SingleResult
+from jobs.leases import SearchStep
 from jobs.scripts import TICKETS_KEY
 from worker.suspects import Suspects
 

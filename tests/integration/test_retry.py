@@ -4,7 +4,8 @@ import pytest
 
 from jobs.codec.patch import Patch
 from jobs.errors import JobGone, StoreFull, UploadRefused
-from jobs.leases import ChunkResult, SingleResult
+from jobs.inbox_leases import SingleResult
+from jobs.leases import ChunkResult
 from jobs.status import Status
 from tests.integration.conftest import MODEL, TENANT
 

@@ -7,8 +7,8 @@ import pytest
 from jobs.codec.chunk import decompress
 from jobs.errors import JobGone, MoveRefused, UnknownJob, UploadRefused
 from jobs.ids import ID_LENGTH, looks_like_id
+from jobs.inbox_leases import SingleResult
 from jobs.intake import Upload
-from jobs.leases import SingleResult
 from jobs.status import Status, may_move
 from tests.integration.conftest import Bench
 from tests.waiting import wait_until

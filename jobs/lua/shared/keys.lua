@@ -1,7 +1,8 @@
 -- Names of keys, the store's clock, single fields.
 --
--- The files of this folder are put in front of every script when it is loaded, in the order that jobs/scripts.py names,
--- behind two tables that are made from Python: MOVES (jobs/status.py) and LIMITS (jobs/scripts.py).
+-- What a script uses of the files of this folder is put in front of it when it is loaded, in the order that
+-- jobs/scripts.py names, behind what is made from Python: MOVES (jobs/status.py), TICKETS and LIMITS (jobs/scripts.py).
+-- So a file may use only what stands before it in that order.
 -- Keys are made here from the id of a job, so KEYS is empty everywhere: a store is one node, never a cluster.
 -- The list of all keys stands at the head of jobs/store.py.
 
@@ -30,6 +31,16 @@ end
 -- Small batches that wait for whoever works on the inbox. An id may get lost here: the sweep finds its chunk.
 local function inbox_batches(model_key)
   return inbox_key(model_key) .. ':batches'
+end
+
+-- The ticket that is on its way to an inbox.
+local function inbox_mark(model_key)
+  return inbox_key(model_key) .. ':mark'
+end
+
+-- Rung for the worker that lingers at an inbox.
+local function inbox_bell(model_key)
+  return inbox_key(model_key) .. ':bell'
 end
 
 local function int(number)

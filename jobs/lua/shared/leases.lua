@@ -62,6 +62,14 @@ local function take_lease(id, index, token, worker, at, lease_ms)
   return count(id, 'losses:' .. index)
 end
 
+-- Ends the lease of a chunk whose holder is through with it.
+local function end_lease(id, index)
+  redis.call('HDEL', job_key(id, 'leases'), index)
+  if redis.call('ZREM', key('leases'), leased(id, index)) == 0 then -- the sweep has put it back already
+    redis.call('LREM', job_key(id, 'waiting'), 0, index)
+  end
+end
+
 -- Puts a leased chunk or single back to the front of what waits.
 local function put_back(id, index)
   if redis.call('ZREM', key('leases'), leased(id, index)) == 0 then

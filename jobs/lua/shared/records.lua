@@ -40,6 +40,11 @@ local function create_batch(id, tenant, at, fields)
   enlist(id, 'batch', tenant, at)
 end
 
+-- Gives an upload its time until the next sign of life.
+local function extend_upload(id, at)
+  redis.call('ZADD', key('receiving'), int(at + LIMITS.upload_deadline * 1000), id)
+end
+
 -- Adds what a job that retries `old` has in common with it to the fields of its record.
 local function inherit(old, names, fields)
   for _, name in ipairs(names) do
@@ -52,7 +57,9 @@ local function inherit(old, names, fields)
   return fields
 end
 
--- The one place where the status of a batch changes (singles.lua has that of single predictions). Returns false and the current status when the move is not in the table.
+-- The one place where the status of a batch changes. Single predictions, of which there are many, are begun and ended
+-- together with their other fields (lease_inbox.lua, singles.lua). Returns false and the current status when the move is
+-- not in the table.
 local function move(id, wanted)
   local current = get(id, 'status')
   if not current or not MOVES[current][wanted] then
@@ -66,23 +73,24 @@ local function move(id, wanted)
   return true
 end
 
--- Takes a job out of every list of work.
-local function withdraw(id)
+-- Takes a single prediction out of every list of work.
+local function withdraw_single(id)
+  redis.call('HDEL', job_key(id), 'lease')
+  if redis.call('ZREM', key('leases'), leased(id, SINGLE)) == 0 then -- only then can it be in the inbox
+    redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
+  end
+  redis.call('ZREM', unended('single'), id)
+end
+
+-- Takes a batch out of every list of work.
+local function withdraw_batch(id)
   for _, index in ipairs(redis.call('HKEYS', job_key(id, 'leases'))) do
     redis.call('ZREM', key('leases'), leased(id, index))
   end
-  local kind = kind_of(id)
-  if kind == 'single' then
-    redis.call('HDEL', job_key(id), 'lease')
-    if redis.call('ZREM', key('leases'), leased(id, SINGLE)) == 0 then -- only then can it be in the inbox
-      redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
-    end
-  else
-    redis.call('LREM', inbox_batches(get(id, 'model_key')), 0, id)
-    redis.call('DEL', job_key(id, 'waiting'), job_key(id, 'leases'), job_key(id, 'slots'), job_key(id, 'parts'))
-  end
+  redis.call('LREM', inbox_batches(get(id, 'model_key')), 0, id)
+  redis.call('DEL', job_key(id, 'waiting'), job_key(id, 'leases'), job_key(id, 'slots'), job_key(id, 'parts'))
   free_unaccepted_key(id)
-  redis.call('ZREM', unended(kind), id)
+  redis.call('ZREM', unended('batch'), id)
   redis.call('ZREM', key('receiving'), id)
   redis.call('HDEL', key('promised'), id)
 end
@@ -93,7 +101,7 @@ local function finish_batch(id, wanted, at, code, message)
   if not moved then
     return false, current
   end
-  withdraw(id)
+  withdraw_batch(id)
   local expires_at = at + LIMITS.results_ttl * 1000
   redis.call('HSET', job_key(id), 'ended_at', int(at), 'expires_at', int(expires_at))
   if code then
@@ -115,9 +123,14 @@ end
 
 -- Erases a job at once; only its tombstone stays, and says `reason`.
 local function erase(id, reason, at)
+  local kind = kind_of(id)
   bury(id, reason, at)
-  withdraw(id)
-  redis.call('ZREM', index_key(get(id, 'tenant'), kind_of(id)), id)
+  if kind == 'single' then
+    withdraw_single(id)
+  else
+    withdraw_batch(id)
+  end
+  redis.call('ZREM', index_key(get(id, 'tenant'), kind), id)
   tell(id, true)
   redis.call('DEL', job_key(id))
   for _, part in ipairs(PARTS) do

@@ -1,5 +1,10 @@
 -- Why a job or an upload is not taken.
 
+-- Whether this is still the life of the store that an id was made for.
+local function is_current(generation)
+  return redis.call('GET', key('generation')) == generation
+end
+
 -- Why a new job cannot have an idempotency key: nothing when it can, 'same <id>' when the same request has made a job.
 -- `fingerprint` is '' while the body of the new job arrives.
 local function key_refusal(tenant, digest, fingerprint, at)

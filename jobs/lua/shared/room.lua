@@ -54,9 +54,10 @@ local function promise(id, bytes)
   end
 end
 
--- Rows per second that one worker does of a model, with all that goes with it; nil while nobody has measured.
+-- Rows per second that one worker does of a model, with all that goes with it, as text, since a script answers whole
+-- numbers only; '' while nobody has measured.
 local function rate(model_key)
-  return tonumber(redis.call('GET', key('rate:' .. model_key)) or nil)
+  return redis.call('GET', key('rate:' .. model_key)) or ''
 end
 
 -- Follows the measured speed of a model; the last chunks count most.
@@ -64,7 +65,7 @@ local function learn_rate(model_key, rows, seconds)
   if rows == 0 or seconds <= 0 then
     return
   end
-  local measured, known = rows / seconds, rate(model_key)
+  local measured, known = rows / seconds, tonumber(rate(model_key))
   redis.call('SET', key('rate:' .. model_key), string.format('%.6g', known and 0.7 * known + 0.3 * measured or measured),
     'EX', LIMITS.life)
 end

@@ -41,11 +41,7 @@ local function finish_single(id, wanted, at, changes)
   if not status or not MOVES[status][wanted] then
     return false, status
   end
-  redis.call('HDEL', job_key(id), 'lease')
-  if redis.call('ZREM', key('leases'), leased(id, SINGLE)) == 0 then -- only then can it be in the inbox
-    redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
-  end
-  redis.call('ZREM', unended('single'), id)
+  withdraw_single(id)
   local expires_at = at + LIMITS.single_ttl * 1000
   redis.call('HSET', job_key(id), 'status', wanted, 'ended_at', int(at), unpack(changes))
   redis.call('EXPIRE', job_key(id), LIMITS.single_ttl)

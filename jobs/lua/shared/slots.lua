@@ -11,18 +11,18 @@ end
 -- valid mark stands, so a worker is on its way, else where to put the ticket: 'front', or 'back' if no batch slice ran
 -- since the last one (neither starves the other).
 local function wait_in_inbox(id, model_key, list, ticket, mark_ms, at)
-  local inbox = inbox_key(model_key)
   local waiting = redis.call('RPUSH', list, id)
   redis.call('EXPIRE', list, LIMITS.life)
   redis.call('SADD', key('inboxes'), model_key)
   if live_workers(at) == 0 and redis.call('LLEN', TICKETS) > 0 then
     return 'ok' -- nobody is there to take tickets; the sweep asks when somebody is
   end
-  if not redis.call('SET', inbox .. ':mark', ticket, 'NX', 'PX', mark_ms) then
+  if not redis.call('SET', inbox_mark(model_key), ticket, 'NX', 'PX', mark_ms) then
     if waiting == 1 then -- whoever lingers there hears it; whoever is at work looks by itself
-      redis.call('DEL', inbox .. ':bell')
-      redis.call('RPUSH', inbox .. ':bell', 1)
-      redis.call('PEXPIRE', inbox .. ':bell', mark_ms)
+      local bell = inbox_bell(model_key)
+      redis.call('DEL', bell)
+      redis.call('RPUSH', bell, 1)
+      redis.call('PEXPIRE', bell, mark_ms)
     end
     return 'ok'
   end
@@ -34,7 +34,7 @@ end
 local function said_before(id, model_key, ticket)
   local created_at = get(id, 'created_at')
   if created_at then
-    return (redis.call('GET', inbox_key(model_key) .. ':mark') == ticket and 'front ' or 'ok ') .. created_at
+    return (redis.call('GET', inbox_mark(model_key)) == ticket and 'front ' or 'ok ') .. created_at
   end
 end
 
