@@ -7,13 +7,10 @@ time, which is why memory is never sampled in a run whose time counts.
 
 import json
 import os
-import selectors
-import subprocess
 import sys
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from bench.beside import Beside, until_input_closes
 from bench.processes import children_of_all, tree
 
 INTERVAL_SECONDS = 0.1
@@ -21,32 +18,19 @@ MEGABYTE = 1_000_000
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class Sampler:
+class Sampler(Beside):
     """The sampler, seen from the process that measures; `peaks` holds what it found once the block is left.
 
     `peaks[name]["together"]` is the tree's peak in MB, `peaks[name]["processes"]` are the peaks of its processes.
     """
 
     def __init__(self, roots: dict[str, int]) -> None:
+        super().__init__("bench.memory", *(f"{name}={pid}" for name, pid in roots.items()))
         self.peaks: dict[str, dict[str, Any]] = {}
-        self._command = [sys.executable, "-m", "bench.memory", *(f"{name}={pid}" for name, pid in roots.items())]
 
-    def __enter__(self) -> "Sampler":
-        self._process = subprocess.Popen(
-            self._command,
-            cwd=Path(__file__).resolve().parent.parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        output, _ = self._process.communicate()
-        if kind is None:
-            self.peaks = json.loads(output)
+    def take(self, seen: dict[str, dict[str, Any]]) -> None:
+        """Keeps the peaks."""
+        self.peaks = seen
 
 
 class Peak:
@@ -89,9 +73,7 @@ def _resident(pid: int) -> int:
 
 def main() -> None:
     peaks = {name: Peak(int(pid)) for name, _, pid in (argument.partition("=") for argument in sys.argv[1:])}
-    selector = selectors.DefaultSelector()
-    selector.register(sys.stdin, selectors.EVENT_READ)
-    while not selector.select(INTERVAL_SECONDS):
+    for _ in until_input_closes(INTERVAL_SECONDS):
         children = children_of_all()
         for peak in peaks.values():
             peak.sample(children)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 
 from bench.environments import PEERS
-from bench.goals import FIGURES, Figure
+from bench.goals import GOALS, Goal
 from bench.measured import Key, Measured
 from bench.peer import PEERS_BY_NAME
 
@@ -27,9 +27,7 @@ def report(title: str, measured: Measured) -> str:
             *(f"\nNot measured: {PEERS_BY_NAME[who].label}: {why}" for who, why in measured.absent.items()),
             "\n## What must hold\n",
             *([] if measured.rows == MEANT_ROWS else [f"The limits are meant for {MEANT_ROWS:,} rows.\n"]),
-            *markdown_table(
-                ("figure", "must ≤", "goal ≤", "measured", "must", "goal"), map(_verdict(measured), FIGURES)
-            ),
+            *markdown_table(("figure", "must ≤", "goal ≤", "measured", "must", "goal"), map(_verdict(measured), GOALS)),
             "\n## Sizes: linear, join\n",
             *markdown_table(("who", "rows", "wall s", "rows/s", "peak MB", "Redis MB"), _sizes(measured)),
             "\n## Where our time went (medians)\n",
@@ -104,16 +102,16 @@ def _label(who: str) -> str:
     return "**ours**, 1 web and 2 workers" if who == "ours" else PEERS_BY_NAME[who].label
 
 
-def _verdict(measured: Measured) -> Callable[[Figure], list[str]]:
-    def row(figure: Figure) -> list[str]:
-        value = figure.value(measured)
-        limits = [f"{figure.must:g} {figure.unit}", f"{figure.goal:g} {figure.unit}"]
+def _verdict(measured: Measured) -> Callable[[Goal[Measured]], list[str]]:
+    def row(goal: Goal[Measured]) -> list[str]:
+        value = goal.value(measured)
+        limits = [f"{goal.must:g} {goal.unit}", f"{goal.should:g} {goal.unit}"]
         if value is None:
-            return [figure.says, *limits, "not measured", "", ""]
-        shown = f"{value:.3g} {figure.unit}" if value < 1000 else f"{value:.0f} {figure.unit}"
-        must = "holds" if value <= figure.must else "**does not hold**"
-        goal = "reached" if value <= figure.goal else f"{value / figure.goal:.2f} times the goal"
-        return [figure.says, *limits, shown, must, goal]
+            return [goal.says, *limits, "not measured", "", ""]
+        shown = f"{value:.3g} {goal.unit}" if value < 1000 else f"{value:.0f} {goal.unit}"
+        must = "holds" if goal.meets(value, goal.must) else "**does not hold**"
+        should = "reached" if goal.meets(value, goal.should) else f"{value / goal.should:.2f} times the goal"
+        return [goal.says, *limits, shown, must, should]
 
     return row
 

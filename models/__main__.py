@@ -117,7 +117,7 @@ def show_model(options: argparse.Namespace) -> int:
 
 def check_models(options: argparse.Namespace) -> int:
     """Loads every model as a worker would; 1 when one of them cannot be loaded."""
-    from models.predictor import CannotLoad, load  # noqa: PLC0415
+    from models.loading import CannotLoad, load  # noqa: PLC0415
 
     bad = 0
     for manifest in Catalog.read(options.models_path, "").manifests:

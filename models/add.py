@@ -18,7 +18,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from models import estimator as told
 from models.catalog import NAME, Feature, Manifest, ModelsError
 from models.estimator import Estimator
-from models.predictor import CannotLoad, estimator_in, unpickle
+from models.loading import CannotLoad, estimator_in, unpickle
 from models.probe import CannotPredict, Row, SeveralOutputs, probe
 from models.rows import Value, read_cell
 from models.sample import Sample, numbers

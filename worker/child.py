@@ -11,9 +11,9 @@ from typing import NoReturn
 
 from worker.channel import Channel
 from worker.frames import Frame
+from worker.guard import Doing, Guard, Limit, Reason
 from worker.memory import OUT_OF_MEMORY_STATUS, limit_of
 from worker.nursery import Forked, Nursery
-from worker.watch import Doing, Limit, Reason, Watch
 
 __all__ = ["Child", "ChildDied", "Doing", "Limit", "Question", "Reason", "scrub"]
 
@@ -44,7 +44,7 @@ class ChildDied(Exception):
 class _Running:
     forked: Forked
     channel: Channel
-    watch: Watch
+    guard: Guard
     answers: dict[int, Frame] = field(default_factory=dict)
     reason: Reason = "crashed"  # why it is gone, once it is
 
@@ -101,7 +101,7 @@ class Child:
         """
         running = self._present()
         self._number += 1
-        running.watch.asked(self._number, limit)
+        running.guard.asked(self._number, limit)
         running.channel.put(Frame({**frame.head, "number": self._number}, frame.bodies))
         return Question(self._number, running)
 
@@ -144,12 +144,12 @@ class Child:
         running = self._running
         if running and running.forked.has_ended:
             self._lose(running, "while nothing was awaited")
-        elif running and running.watch.is_idle and running.watch.leaks:
+        elif running and running.guard.is_idle and running.guard.leaks:
             log.info("the predictor takes more and more memory: it is replaced")
             self.kill()
         if self._running is None:
             forked = self._nursery.fork()
-            self._running = _Running(forked, Channel(forked.channel), Watch(self._memory_bytes))
+            self._running = _Running(forked, Channel(forked.channel), Guard(self._memory_bytes))
         return self._running
 
     def _exchange(self, question: Question) -> bool:
@@ -159,7 +159,7 @@ class Child:
         """
         running = question.running
         if running is not self._running:
-            raise ChildDied(running.reason, running.watch.doing)
+            raise ChildDied(running.reason, running.guard.doing)
         self._await_something(running)
         self._listen()
         has_ended = running.forked.has_ended  # then all that it ever said has arrived
@@ -183,26 +183,26 @@ class Child:
     def _listen(self) -> None:
         self._nursery.listen()
         if self._running:
-            self._running.watch.pid = self._running.forked.pid
+            self._running.guard.pid = self._running.forked.pid
 
     def _judge(self, running: _Running) -> None:
-        reason = running.watch.look()
+        reason = running.guard.look()
         if reason:
-            log.warning("the predictor is killed: %s at %s", reason, running.watch.doing)
+            log.warning("the predictor is killed: %s at %s", reason, running.guard.doing)
             self._end(running, reason)
             if running.forked.pid is None:  # it was never forked: the nursery does nothing any more
                 self._nursery.close()
-            raise ChildDied(reason, running.watch.doing)
+            raise ChildDied(reason, running.guard.doing)
 
     def _bury(self, running: _Running) -> NoReturn:
         self._nursery.await_end(running.forked, DEATH_SECONDS)  # its own end says more than our signal
         self._lose(running, running.channel.broken or "its channel is open")
-        raise ChildDied(running.reason, running.watch.doing)
+        raise ChildDied(running.reason, running.guard.doing)
 
     def _lose(self, running: _Running, circumstance: str) -> None:
         log.warning("the predictor died (%s): %s", circumstance, running.forked.ending)
         status = running.forked.status
-        wanted_memory = status == OUT_OF_MEMORY_STATUS or (status in _SIGNALS_OF_WANT and running.watch.has_swollen)
+        wanted_memory = status == OUT_OF_MEMORY_STATUS or (status in _SIGNALS_OF_WANT and running.guard.has_swollen)
         self._end(running, "out_of_memory" if wanted_memory else "crashed")
 
     def _end(self, running: _Running, reason: Reason) -> None:
@@ -227,9 +227,9 @@ def _understand(running: _Running, frame: Frame) -> int | None:
     head = frame.head
     number: int = head["number"]
     if head["is"] == "doing":
-        running.watch.began(Doing(number, head["stage"], head["from"], head["to"]))
+        running.guard.began(Doing(number, head["stage"], head["from"], head["to"]))
         return number if head["stage"] in ("predict", "write") else None
-    running.watch.answered(number)
+    running.guard.answered(number)
     running.answers[number] = frame
     return None
 

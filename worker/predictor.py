@@ -34,11 +34,12 @@ from jobs.codec import json_text
 from jobs.codec.chunk import BrokenChunk, compress, decompress, pack_failures
 from jobs.codec.layout import Layout
 from jobs.codec.records import input_records
-from models.predictor import CannotLoad, Predictor, load
+from models.loading import CannotLoad, load
+from models.predictor import Predictor
 from models.rows import RowError, arrange, read_row
 from worker.frames import Frame, Frames, pack
 from worker.memory import OUT_OF_MEMORY_STATUS
-from worker.reading import RecordCountDiffers
+from worker.records import RecordCountDiffers
 from worker.scoring import Scored, SubBlocks, score, single_outcome
 
 _PIECE_BYTES = 1 << 20

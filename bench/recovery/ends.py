@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from bench.recovery.asked import Asked
+from bench.recovery.load import Load, Outcome
 from bench.recovery.page import Figure, Section, longest, lost_nothing
-from bench.recovery.stage import Load, Outcome, Stage, processes_of, send, wait_for
+from bench.recovery.stage import Stage, processes_of, send, wait_for
 from bench.recovery.takeover import Takeover
 from bench.surroundings import Process
 from tests.zoo.estimators import Animal, Grinds, Slow

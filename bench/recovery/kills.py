@@ -7,8 +7,9 @@ from random import Random
 
 from bench.processes import is_running
 from bench.recovery.asked import Asked
+from bench.recovery.load import Load
 from bench.recovery.page import Figure, Section, longest, lost_nothing
-from bench.recovery.stage import Batch, Load, Stage, predictor_of, processes_of, send, wait_for
+from bench.recovery.stage import Batch, Stage, predictor_of, processes_of, send, wait_for
 from bench.recovery.takeover import Takeover
 from bench.surroundings import Process
 from jobs.keys import job_key

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from threading import Event
 
 from bench.recovery.asked import Asked
+from bench.recovery.load import Outcome
 from bench.recovery.page import Figure, Section, longest, lost_nothing
-from bench.recovery.stage import Batch, Outcome, Stage, ask, wait_for
+from bench.recovery.stage import Batch, Stage, ask, wait_for
 from jobs.keys import job_key
 from tests.zoo.estimators import Slow
 

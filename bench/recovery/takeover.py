@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from bench.recovery.stage import Busy, Stage
+from bench.recovery.load import Busy
+from bench.recovery.stage import Stage
 
 
 class Takeover:

@@ -1,25 +1,10 @@
-"""What a run must show, and what it should: the figures, their limits, and how each is found in what was measured."""
+"""What a run must show, and what it should."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from bench.goals import Goal
 from bench.singles.measured import Key, Measured
 from bench.singles.peers import FLASK
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure: the smaller, the better, unless it has to reach `must` from below."""
-
-    says: str
-    must: float
-    goal: float
-    unit: str
-    value: Callable[[Measured], float | None]
-    at_least: bool = False
-
-    def meets(self, value: float, limit: float) -> bool:
-        return value >= limit if self.at_least else value <= limit
 
 
 def _against_flask(clients: int) -> Callable[[Measured], float | None]:
@@ -34,14 +19,14 @@ def _milliseconds(name: str, percent: float) -> Callable[[Measured], float | Non
     return value
 
 
-FIGURES = (
-    Figure(
+GOALS: tuple[Goal[Measured], ...] = (
+    Goal(
         "`POST /predict`, 16 clients, against Flask with the model in process", 0.75, 1.0, "", _against_flask(16), True
     ),
-    Figure("the same, 64 clients", 0.75, 1.0, "", _against_flask(64), True),
-    Figure("its p50, 1 client, warm", 4, 2.5, "ms", lambda m: m.of(Key("ours", "predict", 1), "p50")),
-    Figure("its p50, first after idle", 8, 5, "ms", _milliseconds("first after idle", 50)),
-    Figure(
+    Goal("the same, 64 clients", 0.75, 1.0, "", _against_flask(64), True),
+    Goal("its p50, 1 client, warm", 4, 2.5, "ms", lambda m: m.of(Key("ours", "predict", 1), "p50")),
+    Goal("its p50, first after idle", 8, 5, "ms", _milliseconds("first after idle", 50)),
+    Goal(
         "`POST /jobs` and `?wait=`, 16 clients, against the Flask + RQ template",
         2,
         4,
@@ -49,7 +34,7 @@ FIGURES = (
         lambda m: m.ratio(Key("ours", "jobs", 16), Key("rq_template", "rq_template", 16)),
         True,
     ),
-    Figure(
+    Goal(
         "queue only, 64 clients, against huey",
         1.5,
         2.5,
@@ -57,19 +42,19 @@ FIGURES = (
         lambda m: m.ratio(Key("ours", "queue", 64), Key("huey", "queue", 64)),
         True,
     ),
-    Figure("p99 behind a batch (HGB), 1 client", 150, 50, "ms", _milliseconds("behind a batch, clients: 1", 99)),
-    Figure("p99 behind a batch (HGB), 4 clients", 150, 50, "ms", _milliseconds("behind a batch, clients: 4", 99)),
-    Figure("connections to the store under load", 18, 12, "", lambda m: max(m.connections.values(), default=None)),
-    Figure("memory of the store that a finished single keeps", 600, 350, "B", lambda m: m.kept_bytes),
-    Figure("start of a worker to its first prediction", 3, 2, "s", lambda m: m.percentile("start of a worker", 50)),
+    Goal("p99 behind a batch (HGB), 1 client", 150, 50, "ms", _milliseconds("behind a batch, clients: 1", 99)),
+    Goal("p99 behind a batch (HGB), 4 clients", 150, 50, "ms", _milliseconds("behind a batch, clients: 4", 99)),
+    Goal("connections to the store under load", 18, 12, "", lambda m: max(m.connections.values(), default=None)),
+    Goal("memory of the store that a finished single keeps", 600, 350, "B", lambda m: m.kept_bytes),
+    Goal("start of a worker to its first prediction", 3, 2, "s", lambda m: m.percentile("start of a worker", 50)),
 )
 
 
 def misses(measured: Measured, complete: bool) -> list[str]:
-    """The figures that do not hold; in a complete run those too that were not measured."""
+    """The goals that must be met and are not; in a complete run those too that were not measured."""
     found = []
-    for figure in FIGURES:
-        value = figure.value(measured)
-        if (value is None and complete) or (value is not None and not figure.meets(value, figure.must)):
-            found.append(figure.says)
+    for goal in GOALS:
+        value = goal.value(measured)
+        if (value is None and complete) or (value is not None and not goal.meets(value, goal.must)):
+            found.append(goal.says)
     return found

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from bench.goals import Goal
 from bench.report import machine, markdown_table
-from bench.singles.goals import FIGURES, Figure
+from bench.singles.goals import GOALS
 from bench.singles.measured import Key, Measured
 from bench.singles.peers import LABELS, PEERS
 
@@ -40,17 +41,17 @@ def page(title: str, measured: Measured) -> str:
 
 
 def _verdicts(measured: Measured) -> Iterator[list[str]]:
-    for figure in FIGURES:
-        sign = "≥" if figure.at_least else "≤"
-        limits = [f"{sign} {limit:g} {figure.unit}" for limit in (figure.must, figure.goal)]
-        value = figure.value(measured)
-        yield [figure.says, *limits, *(("not measured", "", "") if value is None else _verdict(figure, value))]
+    for goal in GOALS:
+        sign = "≥" if goal.at_least else "≤"
+        limits = [f"{sign} {limit:g} {goal.unit}" for limit in (goal.must, goal.should)]
+        value = goal.value(measured)
+        yield [goal.says, *limits, *(("not measured", "", "") if value is None else _verdict(goal, value))]
 
 
-def _verdict(figure: Figure, value: float) -> tuple[str, str, str]:
-    holds = "yes" if figure.meets(value, figure.must) else "**no**"
-    goal = "reached" if figure.meets(value, figure.goal) else f"{value / figure.goal:.2f} times it"
-    return f"{value:.3g} {figure.unit}", holds, goal
+def _verdict(goal: Goal[Measured], value: float) -> tuple[str, str, str]:
+    holds = "yes" if goal.meets(value, goal.must) else "**no**"
+    reached = "reached" if goal.meets(value, goal.should) else f"{value / goal.should:.2f} times it"
+    return f"{value:.3g} {goal.unit}", holds, reached
 
 
 def _speeds(measured: Measured, keys: Sequence[Key]) -> Iterator[str]:

@@ -7,15 +7,12 @@ hundreds of answers to others do not hold it up.
 
 import http.client
 import json
-import selectors
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from bench.beside import Beside, until_input_closes
+
 PAUSE_SECONDS = 0.015
 # What took longer counts as so long: nobody waits longer for a health check.
 TIMEOUT_SECONDS = 5.0
@@ -31,25 +28,16 @@ class Probe:
     seconds: float
 
 
-class Probes:
+class Probes(Beside):
     """The probing process, seen from the one that measures; `found` is there once the block is left."""
 
     def __init__(self, port: int, path: str) -> None:
+        super().__init__("bench.waiting.probes", str(port), path)
         self.found: list[Probe] = []
-        self._command = [sys.executable, "-m", "bench.waiting.probes", str(port), path]
 
-    def __enter__(self) -> "Probes":
-        self._process = subprocess.Popen(
-            self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        output, _ = self._process.communicate()
-        if kind is None:
-            self.found = [Probe(*each) for each in json.loads(output)]
+    def take(self, seen: list[tuple[str, float, float]]) -> None:
+        """Keeps the probes."""
+        self.found = [Probe(*each) for each in seen]
 
     def during(self, kind: str, since: float, until: float) -> list[float]:
         """The seconds of the probes of one kind that were sent between two moments."""
@@ -94,10 +82,8 @@ def main() -> None:
             strict=True,
         )
     )
-    selector = selectors.DefaultSelector()
-    selector.register(sys.stdin, selectors.EVENT_READ)
     found = []
-    while not selector.select(0):
+    for _ in until_input_closes(0):
         for kind, asker in askers.items():
             found.append((kind, time.time(), asker.seconds()))
             time.sleep(PAUSE_SECONDS)

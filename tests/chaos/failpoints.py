@@ -133,8 +133,8 @@ class Failpoints:
 
 
 def public(owner):
-    """The names of a class's own public methods."""
-    return [name for name, member in vars(owner).items() if inspect.isfunction(member) and not name.startswith("_")]
+    """The names of a class's public methods, inherited ones too: Leases has some of its own in another file."""
+    return [name for name, _ in inspect.getmembers(owner, inspect.isfunction) if not name.startswith("_")]
 
 
 def _leased(answer, *_, **__):

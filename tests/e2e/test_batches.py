@@ -10,7 +10,7 @@ from sklearn.datasets import load_diabetes
 
 from jobs.codec.cells import split_cells, split_line_end, split_records, unquote
 from models.catalog import Catalog
-from models.predictor import load
+from models.loading import load
 from tests.client import Client
 
 ROWS = 8_000

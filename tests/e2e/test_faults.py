@@ -44,12 +44,13 @@ def test_batch_survives_the_kill_of_a_worker_with_both_its_processes(two):
     assert predictions(client, path) == list(range(8_000))
 
 
-def test_batch_survives_the_kill_of_a_predictor_and_the_worker_stays(two):
+@pytest.mark.parametrize("victim_of", [predictor_of, nursery_of])
+def test_batch_survives_the_kill_of_a_predictor_or_nursery_and_the_worker_stays(two, victim_of):
     own, client = two
     path = client.submit(identity(6_000), "?model=slow")
     wait_for_progress(client, path)
     for worker in own.workers:
-        os.kill(predictor_of(worker.pid), signal.SIGKILL)
+        os.kill(victim_of(worker.pid), signal.SIGKILL)
     job = client.finished(path, 60)
     assert (job["status"], job["progress"]["rows_ok"]) == ("succeeded", 6_000)
     assert predictions(client, path) == list(range(6_000))
@@ -61,17 +62,6 @@ def test_nursery_and_predictor_are_gone_soon_after_their_parent(two):
     family = [nursery_of(own.workers[0].pid), predictor_of(own.workers[0].pid)]
     own.workers[0].signal(signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, family)), 1, "they outlived their parent")
-
-
-def test_batch_survives_the_kill_of_a_nursery_and_the_worker_stays(two):
-    own, client = two
-    path = client.submit(identity(6_000), "?model=slow")
-    wait_for_progress(client, path)
-    for worker in own.workers:
-        os.kill(nursery_of(worker.pid), signal.SIGKILL)
-    job = client.finished(path, 60)
-    assert (job["status"], job["progress"]["rows_ok"]) == ("succeeded", 6_000)
-    assert all(worker.is_alive for worker in own.workers)
 
 
 @pytest.mark.parametrize("times", [1, 3])

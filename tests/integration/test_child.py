@@ -138,7 +138,7 @@ def test_predictor_that_is_killed_at_work_is_noticed_and_replaced_from_the_same_
     question = asking.send("slow", *[1] * 20_000)
 
     def kill_at_work():
-        if question.running.watch.doing:
+        if question.running.guard.doing:
             os.kill(asking.child.pid, signal.SIGKILL)
 
     with pytest.raises(ChildDied) as died:
@@ -228,7 +228,7 @@ def test_step_that_hangs_is_ended_after_its_time(asking):
 
 
 def test_predictor_that_says_nothing_at_all_is_replaced_together_with_its_nursery(asking, monkeypatch):
-    monkeypatch.setattr("worker.watch.START_SECONDS", 1)
+    monkeypatch.setattr("worker.guard.START_SECONDS", 1)
     nursery = asking.nursery
     os.kill(nursery, signal.SIGSTOP)
     asking.child.kill()
@@ -341,7 +341,7 @@ def test_parent_that_was_stopped_does_not_blame_a_predictor_that_is_well(parent)
 question = child.send(singles(Path(sys.argv[1]), "slow", *[1] * 5000), lambda doing: 3)
 began = []
 def tick():
-    if question.running.watch.doing and not began:
+    if question.running.guard.doing and not began:
         began.append(print("began", flush=True))
 print(len(child.wait(question, tick).bodies), flush=True)
 child.close()

@@ -86,6 +86,18 @@ def test_error_of_the_store_is_one_line_of_rqs_and_a_defect_keeps_its_traceback(
     assert isinstance(defect.exc_info[1], ValueError)
 
 
+def test_unforeseen_error_at_the_inboxes_is_logged_by_its_type_and_the_popped_ticket_is_not_dropped(
+    bench, worker, parts, caplog
+):
+    (model_key,) = [key for key in parts.rounds._served.keys if key.startswith("housing@")]
+    bench.client.sadd("qc:inboxes", model_key)
+    bench.client.set(f"qc:inbox:{model_key}", "no list at all")
+    with caplog.at_level(logging.ERROR, "worker.parent"):
+        worker.reorder_queues(worker.queues[0])
+    assert caplog.messages == ["could not work on the inboxes: ResponseError"]
+    assert worker._holds_ticket
+
+
 def test_ticket_that_nobody_has_popped_does_not_stay_for_ever(bench):
     upload = bench.batch(chunks=1)
     bench.client.delete(f"qc:job:{upload.job_id}:slots")

@@ -22,7 +22,8 @@ from sklearn.tree import DecisionTreeRegressor
 from models.__main__ import ARTIFACTS, main
 from models.add import CannotAdd, add, next_version
 from models.catalog import Catalog, ModelsError
-from models.predictor import CannotLoad, columns_of, load
+from models.loading import CannotLoad, load
+from models.predictor import columns_of
 from models.rows import read_row
 from models.sample import BadSample, parse, read
 from models.train import RECIPES, fit

@@ -13,7 +13,8 @@ from jobs.codec.inputs import fitted
 from jobs.codec.layout import plan
 from models.catalog import Feature, Manifest
 from models.rows import RowError, read_row
-from worker.reading import RecordCountDiffers, read_chunk
+from worker.reading import read_chunk
+from worker.records import RecordCountDiffers
 
 NAMES = ("id", "kind", "size", "age", "note")
 NUMBERS = ["1", "-2.5", "+3", "007", " 4 ", "\t5", "1e5", "1E-7", ".5", "6.", "123456789.123456789", "5e-324", "0"]

@@ -9,7 +9,7 @@ from jobs.codec.cells import split_cells, split_line_end, split_records, unquote
 from jobs.codec.layout import plan
 from models.catalog import Feature, Manifest
 from models.predictor import Predictor
-from worker.reading import RecordCountDiffers
+from worker.records import RecordCountDiffers
 from worker.scoring import SubBlocks, score
 
 

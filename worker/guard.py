@@ -34,8 +34,8 @@ class Doing:
 Limit = Callable[[Doing], float]
 
 
-class Watch:
-    """Watches one predictor."""
+class Guard:
+    """Hears what one predictor does, and says when it must end."""
 
     def __init__(self, memory_bytes: int) -> None:
         self.pid: int | None = None
