@@ -116,8 +116,6 @@ class Singles:
             log.warning("could not look at the inbox: %s", error)
         finally:
             self._searches = False
-        self.last_model = ""  # what was predicted last
-        self.small_batches_wait = False  # behind that
 
     def _ask_until_loaded(self, singles: LeasedSingles, inputs: dict[str, str], times: float) -> ChildDied | None:
         """Asks; the death of the predictor that came of it. When it dies while it loads the model, asks again."""

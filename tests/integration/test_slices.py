@@ -324,6 +324,13 @@ def test_bell_is_rung_only_for_an_inbox_that_was_empty_and_has_a_ticket(worker):
     assert rung == [0, 0, 1, 0]
 
 
+def test_worker_lingers_where_it_has_found_something_also_after_a_search(worker):
+    worker.single("exits", -1)
+    worker.slices.work_on_inboxes()
+    worker.work_on_inbox("exits")
+    assert worker.leases.rung == [False]
+
+
 def test_singles_come_first_and_small_batches_after_them(worker):
     batches = [worker.small_batch("identity", rows) for rows in (3, 5)]
     singles = [worker.single("identity") for _ in range(3)]
