@@ -1,79 +1,13 @@
 """How gunicorn serves the API; it finds this file by itself when started in the project's folder."""
 
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from gunicorn.workers.gthread import TConn, ThreadWorker
 
 import settings
 from api import capacity
-from api.context import EXTENSION
-from api.heads import Heads
-from api.server_errors import ProblemErrors
+from api.web_worker import Worker
 from models.catalog import Catalog, ModelsError
 from settings import BadSetting, Settings
-
-
-class Threads(ThreadPoolExecutor):
-    """Goes on with the threads that it has when the system allows no more: gunicorn's own would end the process."""
-
-    def __init__(self, most: int, on_short: Callable[[int], None]) -> None:
-        """`on_short` is told how many there are when there can be no more."""
-        super().__init__(max_workers=most)
-        self._on_short = on_short
-
-    def _adjust_thread_count(self) -> None:
-        try:
-            super()._adjust_thread_count()
-        except RuntimeError:
-            if not self._threads:
-                raise
-            self._on_short(len(self._threads))
-
-
-class Worker(ProblemErrors, ThreadWorker):
-    """gunicorn's threaded worker, answering in problem documents, and at its end also those who wait."""
-
-    def load_wsgi(self) -> None:
-        """Loads the app; no more requests may wait than leaves threads free, however many gunicorn was given."""
-        super().load_wsgi()
-        self.limit_seats(self.cfg.threads)
-
-    def limit_seats(self, threads: int) -> None:
-        """There are so many threads."""
-        self.wsgi.extensions[EXTENSION].seats.limit(capacity.seats(threads))
-
-    def handle_exit(self, sig: int, frame: object) -> None:
-        """SIGTERM: requests that wait are answered with what there is, and streams end; clients come again."""
-        self.let_go()
-        super().handle_exit(sig, frame)
-
-    def handle_quit(self, sig: int, frame: object) -> None:
-        """SIGINT and SIGQUIT: the same."""
-        self.let_go()
-        super().handle_quit(sig, frame)
-
-    def let_go(self) -> None:
-        """Wakes all who wait."""
-        if self.booted:  # before that nobody waits, and there is no app
-            self.wsgi.extensions[EXTENSION].news.close()
-
-    def get_thread_pool(self) -> Threads:
-        """The threads that requests run in."""
-        self.heads = Heads(checked().body_idle_seconds)
-        return Threads(self.cfg.threads, self.limit_seats)
-
-    def handle(self, conn: TConn) -> object:
-        """One request; clients that send its head too slowly are given up."""
-        with self.heads.reading(conn.sock):
-            return super().handle(conn)
-
-    def handle_request(self, req: object, conn: TConn) -> object:
-        """Called when the head has been read."""
-        self.heads.read(conn.sock)
-        return super().handle_request(req, conn)
 
 
 def checked() -> Settings:
@@ -88,7 +22,7 @@ def checked() -> Settings:
 
 # gunicorn itself reads PORT, which hosts like Heroku set, and then binds 0.0.0.0:$PORT.
 workers = checked().web_concurrency
-# Threads, and problem documents for what gunicorn itself refuses.
+# Threads, and for plain predictions none; problem documents for what gunicorn itself refuses.
 worker_class = Worker
 threads = capacity.threads(checked())
 # Connections that are idle or only just begun hold no thread.

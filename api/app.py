@@ -1,15 +1,13 @@
 """The web application: where its objects are built and its routes are put together."""
 
 import logging
-import re
-import secrets
 from functools import partial
 
 from flask import Flask, Response, g, request
 
 from api import capacity, events, health, jobs, models, predict, problems, results, retry, submit
 from api.closing import Closing
-from api.context import EXTENSION, Api
+from api.context import EXTENSION, Api, current, request_id
 from api.seats import Seats
 from jobs.connection import NEWS_CONNECTIONS, WEB_CONNECTIONS, news_client, patience, web_client
 from jobs.news import News
@@ -20,8 +18,6 @@ from models.catalog import Catalog
 from settings import Settings, load
 
 log = logging.getLogger(__name__)
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -41,7 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for routes in (submit, jobs, events, retry, results, predict, models, health):
         app.register_blueprint(routes.blueprint)
     problems.register(app)
-    app.before_request(patience.begin)
+    app.before_request(_take_up)
     app.before_request(_take_request_id)
     app.after_request(_give_request_id)
     log.info("this process takes up to %d connections to the store", WEB_CONNECTIONS + NEWS_CONNECTIONS)
@@ -49,9 +45,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
+def _take_up() -> None:
+    g.returned = current().given_back.take(request.environ)
+    # One that is not accepted yet may have waited for the store; it is answered within three seconds all the same.
+    patience.begin(0 if g.returned.came_of else g.returned.waited_seconds)
+
+
 def _take_request_id() -> None:
-    sent = request.headers.get("X-Request-Id", "")
-    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
+    g.request_id = request_id(request.headers.get("X-Request-Id", ""))
 
 
 def _give_request_id(response: Response) -> Response:

@@ -1,12 +1,15 @@
 """What every view works with: built once by `create_app`, read by `current()`."""
 
 import logging
+import re
+import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app
 
+from api.given_back import GivenBack
 from api.seats import Seats
 from jobs.errors import StoreAway, StoreFull
 from jobs.news import News
@@ -20,6 +23,8 @@ ANONYMOUS = "public"  # the tenant of everyone who shows no key
 
 log = logging.getLogger(__name__)
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
 
 @dataclass(frozen=True)
 class Api:
@@ -31,6 +36,7 @@ class Api:
     tickets: TicketQueue
     news: News
     seats: Seats
+    given_back: GivenBack = field(default_factory=GivenBack)
 
 
 def current() -> Api:
@@ -49,3 +55,8 @@ def put_tickets(api: Api, tickets: Iterable[Ticket]) -> None:
         api.tickets.put(tickets)
     except (StoreAway, StoreFull):
         log.warning("a ticket could not be put; the sweep will replace it")
+
+
+def request_id(sent: str) -> str:
+    """The id of a request: the one that came with it, if that is fit to be one, else a new one."""
+    return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)

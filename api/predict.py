@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from contextlib import suppress
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from api.answers import accepted, json_answer
 from api.context import current
-from api.idempotency import once
+from api.given_back import Returned
+from api.idempotency import Accepted, once
 from api.problems import AWAY_SECONDS, Problem
 from api.single import accept_single, read_document
 from api.waiting import asked_wait, waiting
@@ -26,12 +27,13 @@ _OUR_FAULT = frozenset({"model_unavailable", "model_corrupt", "model_load_failed
 def predict() -> Response:
     """One prediction now, or a job if it takes longer than the wait. `GET` is how the tutorial asks."""
     wait = asked_wait(current().settings.predict_wait_seconds)
-    with waiting(wait.seconds) as waiter:
-        found = once(lambda: accept_single(_read(), waiter.expect), _read)
+    returned: Returned = g.returned
+    with waiting(max(wait.seconds - returned.waited_seconds, 0)) as waiter:
+        found = _accepted(returned) or once(lambda: accept_single(_read(), waiter.expect), _read)
         job = found.job
         with suppress(StoreAway):  # it is accepted all the same: the client is told where to find it
             job = waiter.until_end(job)
-    headers = {"X-Job-Id": job.id, "X-Model": f"{job.model.name}@{job.model.version}"} | found.headers
+    headers = {"X-Job-Id": job.id, "X-Model": job.model.label} | found.headers
     if _came_to_nothing(job):
         # Asked again with its key, it would only be told the same again.
         current().store.intake.free_key(job)
@@ -39,6 +41,16 @@ def predict() -> Response:
     response = wait.note(_answer(job, headers) if in_place else accepted(job), waiter.is_seated)
     response.headers.update(headers)
     return response
+
+
+def _accepted(returned: Returned) -> Accepted | None:
+    """The job of a request that the fast lane has accepted, or raises the error that it met."""
+    if returned.came_of is None:
+        return None
+    _read()  # the body would stay in the connection
+    if isinstance(returned.came_of, Exception):
+        raise returned.came_of
+    return Accepted(returned.came_of, replayed=False)
 
 
 def _read() -> dict[str, object]:
@@ -64,11 +76,18 @@ def _answer(job: Job, headers: Mapping[str, str]) -> Response:
         raise Problem(409, "job_canceled", detail, headers=headers)
     if job.status is Status.FAILED:
         raise _failure(job, headers)
-    result = loads(job.result or "{}")
-    answer = {"response": result.get("prediction")} if isinstance(result, dict) else {}
-    if request.args.get("probabilities") == "true" and isinstance(result, dict) and "probabilities" in result:
+    return json_answer(told(job.result or "{}", request.args.get("probabilities") == "true"))
+
+
+def told(result_json: str, with_probabilities: bool = False) -> dict[str, object]:
+    """What a client is told of the result of a single prediction."""
+    result = loads(result_json)
+    if not isinstance(result, dict):
+        return {}
+    answer = {"response": result.get("prediction")}
+    if with_probabilities and "probabilities" in result:
         answer["probabilities"] = result["probabilities"]
-    return json_answer(answer)
+    return answer
 
 
 def _failure(job: Job, headers: Mapping[str, str]) -> Problem:

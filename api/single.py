@@ -63,17 +63,22 @@ def accept_single(document: Mapping[str, object], on_id: Callable[[str], None] |
     Raises UnknownModel, RowError or Problem for an input that is no row of the model's, SameRequest and KeyRefused.
     """
     manifest = find_model(document)
-    sent = _named(document["input"], manifest, default_hint(document))
-    for feature in manifest.features:
-        _check_cell(sent[feature.name], feature, manifest)
     key = current_key()
-    facts = (tenant(), version_of(manifest), dumps(sent))
+    facts = (tenant(), version_of(manifest), checked_input(document, manifest, default_hint(document)))
     job, tickets = current().store.intake.accept_single(
         *facts, key=key.digest, fingerprint=key.fingerprint, on_id=on_id
     )
     if tickets:
         put_tickets(current(), tickets)
     return job
+
+
+def checked_input(document: Mapping[str, object], manifest: Manifest, hint: str = "") -> str:
+    """The document's `input` as JSON by feature name; `hint` is for who left values out. Raises RowError or Problem."""
+    sent = _named(document["input"], manifest, hint)
+    for feature in manifest.features:
+        _check_cell(sent[feature.name], feature, manifest)
+    return dumps(sent)
 
 
 def _check_cell(cell: object, feature: Feature, manifest: Manifest) -> None:

@@ -11,10 +11,10 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Event, RLock, Thread
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from redis.exceptions import RedisError
@@ -41,6 +41,13 @@ class Change:
 
 
 LOOK_AGAIN = Change(ended=True)  # something may have been missed
+
+
+class Listener(Protocol):
+    """Who is told of changes."""
+
+    def tell(self, change: Change) -> None:
+        """Called by whichever thread knows; it must not wait for anything."""
 
 
 class Watch:
@@ -77,20 +84,21 @@ class Watch:
             return None if self._news.is_live else LOOK_AGAIN
 
     def tell(self, change: Change) -> None:
-        """Called by the listener."""
+        """Called by the news."""
         if change.ended or not self._until_end:
             self._changes.put(change)
 
 
 class News:
-    """Who waits for which job. Its listener is a thread that begins with the first who waits."""
+    """Who waits for which job. Its thread begins with the first who waits."""
 
     def __init__(self, make_client: Callable[[], redis.Redis]) -> None:
         """`make_client` makes the client of the subscription: one connection."""
         self._make_client = make_client
-        self._lock = Lock()
-        self._watches: dict[str, list[Watch]] = {}
-        self._listener: Thread | None = None
+        # The handler of a signal, which calls `close`, may come while its own thread has the lock.
+        self._lock = RLock()
+        self._listeners: dict[str, list[Listener]] = {}
+        self._thread: Thread | None = None
         self._subscribed = Event()
         self._closing = Event()
         self._heard_at = 0.0
@@ -112,18 +120,18 @@ class News:
             self._subscribed.wait(SUBSCRIBE_SECONDS)
         return Watch(self, until_end)
 
-    def join(self, job_id: str, watch: Watch) -> None:
-        """From now on the watch hears of the job."""
+    def join(self, job_id: str, listener: Listener) -> None:
+        """From now on the listener hears of the job."""
         with self._lock:
-            self._watches.setdefault(job_id, []).append(watch)
+            self._listeners.setdefault(job_id, []).append(listener)
 
-    def leave(self, job_id: str, watch: Watch) -> None:
-        """The watch hears no more of the job."""
+    def leave(self, job_id: str, listener: Listener) -> None:
+        """The listener hears no more of the job."""
         with self._lock:
-            watches = self._watches[job_id]
-            watches.remove(watch)
-            if not watches:
-                del self._watches[job_id]
+            listeners = self._listeners[job_id]
+            listeners.remove(listener)
+            if not listeners:
+                del self._listeners[job_id]
 
     def close(self) -> None:
         """Wakes all who wait, now and from now on: the process ends."""
@@ -132,15 +140,15 @@ class News:
 
     def _start(self) -> None:
         with self._lock:
-            if self._listener is not None and self._listener.is_alive():
+            if self._thread is not None and self._thread.is_alive():
                 return
-            listener = Thread(target=self._listen, name="news", daemon=True)
+            thread = Thread(target=self._listen, name="news", daemon=True)
             try:
-                listener.start()
+                thread.start()
             except RuntimeError as error:  # the system allows no more threads at this moment
                 log.warning("the news cannot be listened to yet: %s", error)
                 return
-            self._listener = listener
+            self._thread = thread
 
     def _listen(self) -> None:
         while not self.is_closing:
@@ -178,14 +186,14 @@ class News:
     def _pass_on(self, message: bytes) -> None:
         """One message: a list of [id, 1 when it has ended else 0, changed fields as name and text in turn]."""
         for job_id, ended, *fields in json.loads(message):
-            watches = self._watches.get(job_id)
-            if watches:
+            listeners = self._listeners.get(job_id)
+            if listeners:
                 change = Change(bool(ended), dict(zip(fields[::2], fields[1::2], strict=True)) or None)
-                for watch in tuple(watches):
-                    watch.tell(change)
+                for listener in tuple(listeners):
+                    listener.tell(change)
 
     def _wake_all(self) -> None:
         with self._lock:
-            watches = {watch for waiting in self._watches.values() for watch in waiting}
-        for watch in watches:
-            watch.tell(LOOK_AGAIN)
+            listeners = {listener for waiting in self._listeners.values() for listener in waiting}
+        for listener in listeners:
+            listener.tell(LOOK_AGAIN)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from jobs.connection import news_client
-from jobs.leases import SingleResult
+from jobs.inbox_leases import SingleResult
 from jobs.news import LOOK_AGAIN, LOOK_SECONDS, News
 from jobs.record import changed
 from jobs.scripts import LUA
@@ -36,7 +36,7 @@ def listening(url):
 
 def end(news):
     news.close()
-    wait_until(lambda: not news._listener.is_alive(), SOON_SECONDS, "the listener goes on after the end")
+    wait_until(lambda: not news._thread.is_alive(), SOON_SECONDS, "the listener goes on after the end")
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +319,7 @@ def test_nothing_stays_of_watches_however_they_end(bench, news):
         watch.add(upload.job_id)
         bench.store.delete(upload.job_id, TENANT)
         told(watch)
-    assert news._watches == {}
+    assert news._listeners == {}
 
 
 def test_many_who_wait_share_one_subscription_and_all_hear(bench, news):
@@ -340,7 +340,7 @@ def test_many_who_wait_share_one_subscription_and_all_hear(bench, news):
         assert len(subscriptions(bench)) == 1
         bench.store.cancel(job.id, TENANT)
         assert all(found.result().fields["status"] == "canceled" for found in waiting)
-    assert news._watches == {}
+    assert news._listeners == {}
 
 
 def test_subscription_begins_with_the_first_who_waits(bench, store_url):

@@ -119,7 +119,14 @@ def test_models_imports_models_and_science_only():
 def test_api_imports_settings_jobs_catalog_rows_and_flask_only():
     # zstandard: a body may come with Content-Encoding: zstd.
     allowed = ["api", "settings", "jobs", "models.catalog", "models.rows"]
-    assert breaches(modules("api"), allowed, others={"flask", "werkzeug", "zstandard"}) == []
+    server = {"api.plain", "api.web_worker"}
+    others = {"flask", "werkzeug", "zstandard"}
+    assert breaches(set(modules("api")) - server, allowed, others) == []
+    assert breaches(server, allowed, others={"gunicorn"}) == []
+
+
+def test_app_does_not_reach_the_server_it_runs_under():
+    assert {"api.plain", "api.web_worker"} & reach("api.app") == set()
 
 
 def test_worker_parent_imports_settings_jobs_catalog_and_rq_only():

@@ -1,0 +1,244 @@
+"""gunicorn's threaded worker, with a fast lane, problem documents, and an end that answers those who wait."""
+
+import contextlib
+import selectors
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from socket import SHUT_RDWR, socket
+from time import monotonic, time
+
+from gunicorn import SERVER
+from gunicorn.util import http_date
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
+
+import settings
+from api import capacity
+from api.context import EXTENSION, Api
+from api.heads import Heads
+from api.lane import Lane, LaneRequest, Plain
+from api.plain import Incomplete, PlainRequests, Unusual
+from api.server_errors import ProblemErrors
+
+TICK_SECONDS = 0.25  # how often the lane looks for what takes long
+BEGUN_SECONDS = 1.0  # after that a request of which only a part has come is given a thread
+READ_BYTES = 64 * 1024
+
+
+class Threads(ThreadPoolExecutor):
+    """Goes on with the threads that it has when the system allows no more: gunicorn's own would end the process."""
+
+    def __init__(self, most: int, on_short: Callable[[int], None]) -> None:
+        """`on_short` is told how many there are when there can be no more."""
+        super().__init__(max_workers=most)
+        self._on_short = on_short
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            self._on_short(len(self._threads))
+
+
+class Parked:
+    """A connection whose request is in the lane, and the request's bytes in case that the app has to read them."""
+
+    __slots__ = ("connection", "is_unwatched", "received")
+
+    def __init__(self, connection: TConn, received: bytes) -> None:
+        self.connection = connection
+        self.received = received
+        self.is_unwatched = False
+
+
+class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has no types
+    """gunicorn's threaded worker; requests of its fast lane take no thread while they wait.
+
+    What its methods do belongs to the main thread, but for `answer` and `give_back`.
+    """
+
+    def load_wsgi(self) -> None:
+        """Loads the app; no more requests may wait than leaves threads free, however many gunicorn was given."""
+        super().load_wsgi()
+        self.api: Api = self.wsgi.extensions[EXTENSION]
+        self.limit_seats(self.cfg.threads)
+        self.lane = Lane(self.api, self.answer, self.give_back)
+        self.plain = PlainRequests(self.cfg, self.lane.most_body_bytes)
+        self.parked: dict[TConn, Parked] = {}
+        self.begun: dict[TConn, tuple[bytes, float]] = {}
+        self.entered: list[LaneRequest] = []
+        self.ticked_at = 0.0
+        # Of what the lane answers nothing is logged, and TLS needs a thread that may wait.
+        self.has_lane = not (self.cfg.is_ssl or self.cfg.accesslog or self.cfg.logconfig or self.cfg.logconfig_dict)
+
+    def limit_seats(self, threads: int) -> None:
+        """There are so many threads."""
+        self.api.seats.limit(capacity.seats(threads))
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """SIGTERM: requests that wait are answered with what there is, and streams end; clients come again."""
+        self.let_go()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: object) -> None:
+        """SIGINT and SIGQUIT: the same."""
+        self.let_go()
+        super().handle_quit(sig, frame)
+
+    def let_go(self) -> None:
+        """Wakes all who wait."""
+        if self.booted:  # before that nobody waits, and there is no app
+            self.api.news.close()
+
+    def get_thread_pool(self) -> Threads:
+        """The threads that requests run in."""
+        self.heads = Heads(settings.load().body_idle_seconds)
+        return Threads(self.cfg.threads, self.limit_seats)
+
+    def handle(self, conn: TConn) -> object:
+        """One request; clients that send its head too slowly are given up."""
+        with self.heads.reading(conn.sock):
+            return super().handle(conn)
+
+    def handle_request(self, req: object, conn: TConn) -> object:
+        """Called when the head has been read."""
+        self.heads.read(conn.sock)
+        return super().handle_request(req, conn)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """One turn of the main thread: what has come in it enters the lane together."""
+        is_busy = self.begun or not self.lane.is_empty
+        super().wait_for_and_dispatch_events(min(timeout, TICK_SECONDS) if is_busy else timeout)
+        if self.entered:
+            entered, self.entered = self.entered, []
+            self.lane.take(entered)
+        if is_busy and monotonic() - self.ticked_at > TICK_SECONDS:
+            self.ticked_at = monotonic()
+            self.lane.give_late_back()
+            self.give_begun_threads()
+
+    def on_client_socket_readable(self, conn: TConn, client: socket) -> None:
+        """A connection that was kept open has something to read, or was closed by the client."""
+        parked = self.parked.get(conn)
+        if parked is not None:
+            self.stop_watching(parked)
+        elif not (self.has_lane and self.lane.is_open and self.alive) or conn.is_http2:
+            self.to_thread(conn, self.begun.pop(conn, (b"", 0))[0])
+        else:
+            self.read(conn, client)
+
+    def read(self, conn: TConn, client: socket) -> None:
+        """Lets a plain request into the lane, and gives every other one a thread."""
+        begun, began_at = self.begun.pop(conn, (b"", monotonic()))
+        try:
+            piece = client.recv(READ_BYTES)
+        except BlockingIOError:
+            piece = b""
+        except OSError:
+            self.to_thread(conn, begun)
+            return
+        received = begun + piece
+        try:
+            if not piece:
+                raise Unusual  # it was closed: as ever, a thread finds out
+            plain = self.plain.read(received)
+        except Incomplete:
+            self.begun[conn] = received, began_at
+        except Unusual:
+            self.to_thread(conn, received)
+        else:
+            self.enter(conn, received, plain)
+
+    def enter(self, conn: TConn, received: bytes, plain: Plain) -> None:
+        """Lets a request into the lane, if there is a seat."""
+        parked = Parked(conn, received)
+        request = self.lane.enter(plain, parked)
+        if request is None:
+            self.to_thread(conn, received)
+            return
+        self.nr += 1
+        self.parked[conn] = parked
+        self.keep(conn)
+        self.entered.append(request)
+
+    def keep(self, conn: TConn) -> None:
+        """Keeps a connection as long as every other one, from now on; the next to be closed stands first."""
+        self.keepalived_conns.remove(conn)
+        conn.set_timeout()
+        if not self.alive:
+            conn.timeout = min(conn.timeout, monotonic() + STOP_KEEPALIVE_LINGER)
+        self.keepalived_conns.append(conn)
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Closes connections that were idle for long; one whose request waits is not idle."""
+        kept = self.keepalived_conns
+        while not force and kept and kept[0] in self.parked and kept[0].timeout <= monotonic():
+            self.keep(kept[0])
+        super().murder_keepalived(force)
+
+    def answer(self, request: LaneRequest, headers: Mapping[str, str], body: bytes) -> None:
+        """Sends a 200. The client may send its next request at once, so the connection is given free before."""
+        parked: Parked = request.origin
+        conn = parked.connection
+        del self.parked[conn]
+        if parked.is_unwatched:
+            self.method_queue.defer(self.watch, conn)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        response = f"{_first_lines(int(time()))}{lines}\r\n".encode("latin-1") + body
+        try:
+            is_sent = conn.sock.send(response) == len(response)
+        except OSError:
+            is_sent = False
+        if not is_sent:  # the client went away, or reads no answers: the main thread sees a closed connection
+            with contextlib.suppress(OSError):
+                conn.sock.shutdown(SHUT_RDWR)
+
+    def give_back(self, request: LaneRequest) -> None:
+        """Has the app see to a request."""
+        self.method_queue.defer(self.take_back, request)
+
+    def take_back(self, request: LaneRequest) -> None:
+        """Gives a request of the lane a thread; the app is told what is known of it."""
+        parked: Parked = request.origin
+        del self.parked[parked.connection]
+        self.api.given_back.put(parked.connection.sock, request.returned())
+        self.to_thread(parked.connection, parked.received)
+
+    def to_thread(self, conn: TConn, received: bytes) -> None:
+        """The ordinary way: a thread reads the request from its beginning."""
+        if self.is_watched(conn):
+            self.poller.unregister(conn.sock)
+        self.keepalived_conns.remove(conn)
+        if received:
+            conn.parser.unreader.unread(received)
+        self.enqueue_req(conn)
+
+    def give_begun_threads(self) -> None:
+        """A thread waits for the rest of what began some time ago, and gives it up when that does not come."""
+        early = monotonic() - BEGUN_SECONDS
+        for conn in [conn for conn, (_, began_at) in self.begun.items() if began_at < early]:
+            self.to_thread(conn, self.begun.pop(conn)[0])
+
+    def stop_watching(self, parked: Parked) -> None:
+        """The client sends more before it has its answer, or went away: that is looked at afterwards."""
+        parked.is_unwatched = True
+        self.poller.unregister(parked.connection.sock)
+        if self.parked.get(parked.connection) is not parked:  # it has been answered meanwhile
+            self.watch(parked.connection)
+
+    def watch(self, conn: TConn) -> None:
+        """Looks at a kept connection again, if it does not."""
+        if conn in self.keepalived_conns and not self.is_watched(conn):
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+
+    def is_watched(self, conn: TConn) -> bool:
+        """Whether the main thread hears of what comes on it."""
+        return conn.sock in self.poller.get_map()
+
+
+@lru_cache(maxsize=2)
+def _first_lines(second: int) -> str:
+    """The beginning of each answer, as the server writes it."""
+    return f"HTTP/1.1 200 OK\r\nServer: {SERVER}\r\nDate: {http_date(second)}\r\nConnection: keep-alive\r\n"
