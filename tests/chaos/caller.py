@@ -84,12 +84,16 @@ class Caller:
         headers = {"Content-Type": media_type(submission), **self._key(submission)}
         if submission.form == "gzip":
             headers["Content-Encoding"] = "gzip"
-        if submission.kind == "predict":
+        # A plain prediction on a connection that stays open takes the fast lane.
+        keep = submission.kind == "predict" and not headers.keys() - {"Content-Type"}
+        if submission.kind == "predict" and not keep:
             headers["Prefer"] = f"wait={WAIT_SECONDS}"
         allowed = {"batch": ROOM_SECONDS, "predict": WAIT_SECONDS, "single": 0}[submission.kind] + ANSWER_SECONDS
         chunked = submission.form == "chunked"
         try:
-            answer = self._http.ask("POST", submission.path(), sent, headers, chunked=chunked, allowed=allowed)
+            answer = self._http.ask(
+                "POST", submission.path(), sent, headers, chunked=chunked, keep=keep, allowed=allowed
+            )
         except Unanswered:
             return None
         self._note("answer", submission, status=answer.status, code=answer.code, job=answer.job_id)

@@ -28,6 +28,8 @@ SETTINGS = {
     # Interrupted uploads have to end within the run.
     "UPLOAD_DEADLINE_SECONDS": 10,
     "BODY_IDLE_SECONDS": 8,
+    # As long as clients wait that say for how long (caller.py).
+    "PREDICT_WAIT_SECONDS": 2,
     # A model that takes all it can get must not take it from everybody on this machine.
     "PREDICTOR_MEMORY_BYTES": 1 << 30,
 }

@@ -2,13 +2,13 @@
 
 import contextlib
 import http.client
-import json
 import re
 import socket
 import time
 from dataclasses import dataclass
 
 from jobs.ids import ID_LENGTH
+from tests import client
 from tests.event_stream import Stream
 
 ANSWER_SECONDS = 5.0  # within which everything that waits for nothing is answered
@@ -22,18 +22,8 @@ class Unanswered(Exception):
     """Raised when no whole answer came: what was asked may have been done or not."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One whole answer."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self):
-        """The body, read."""
-        return json.loads(self.body)
+class Answer(client.Answer):
+    """One whole answer, whatever it is."""
 
     @property
     def code(self):
@@ -88,16 +78,20 @@ class Heard:
 
 
 class Http:
-    """Asks one server, one connection for each request. `canaries` are texts that no error may repeat."""
+    """Asks one server. `canaries` are texts that no error may repeat."""
 
     def __init__(self, port, journal, canaries):
         self._port = port
         self._journal = journal
         self._canaries = canaries
+        self._kept = []  # connections that have been used before
 
-    def ask(self, method, path, body=None, headers=None, *, chunked=False, allowed=ANSWER_SECONDS):
-        """The answer; raises Unanswered. `allowed` seconds it may take once the whole request was sent."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
+    def ask(self, method, path, body=None, headers=None, *, chunked=False, keep=False, allowed=ANSWER_SECONDS):
+        """The answer; raises Unanswered. `allowed` seconds it may take once the whole request was sent.
+
+        With `keep` on a connection that stays open, else on one of its own.
+        """
+        connection = self._kept.pop() if keep and self._kept else self._new_connection()
         began = sent = time.time()
         try:
             early = self._send(connection, (method, path, body, headers or {}), chunked)
@@ -106,9 +100,12 @@ class Http:
             seconds = time.time() - sent
             answer = Answer(response.status, response.headers, response.read())
         except (OSError, http.client.HTTPException) as error:
+            connection.close()
             self._note_silence((method, path), error, began=began, sent=sent, allowed=allowed)
             raise Unanswered(str(error)) from error
-        finally:
+        if keep and not response.will_close:
+            self._kept.append(connection)
+        else:
             connection.close()
         self._note((method, path), answer, began=began, seconds=seconds, allowed=allowed, early=early)
         return answer
@@ -163,6 +160,14 @@ class Http:
             if not status:
                 self._note_silence(("GET", path), error, began=began, sent=began, allowed=ANSWER_SECONDS)
         return Piece(status, tag, found, len(found) == length)
+
+    def close(self):
+        """Closes the connections that were kept."""
+        while self._kept:
+            self._kept.pop().close()
+
+    def _new_connection(self):
+        return http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
 
     def _send(self, connection, request, chunked):
         """True when the server closed before it had all: it has answered early, or died."""

@@ -123,6 +123,7 @@ class Run:
         for failure in load.failures:
             self._journal.note("broken", what=failure)
         watching.stop()
+        http.close()
         return load.submissions, self._collect(cluster, http, load.submissions)
 
     def _load(self, http):
