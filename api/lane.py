@@ -19,6 +19,7 @@ from api.given_back import Returned
 from api.predict import told
 from api.single import checked_input, version_of
 from jobs.codec.json_text import InvalidJson, Number, dumps, loads
+from jobs.combined import MOST_AT_ONCE
 from jobs.connection import patience
 from jobs.errors import StoreFull
 from jobs.intake import NewSingle
@@ -158,13 +159,17 @@ class Lane:
             requests = list(self._arrived.get())
             while not self._arrived.empty():
                 requests += self._arrived.get()
-            patience.begin(monotonic() - requests[0].arrived_at)
-            try:
-                self._accept(requests)
-            except Exception as error:  # whatever it is, each of them is answered, and the app says and logs it
-                for request in requests:
-                    request.came_of = request.came_of or error
-                self._give_all_back(requests)
+            for start in range(0, len(requests), MOST_AT_ONCE):
+                self._see_to(requests[start : start + MOST_AT_ONCE])
+
+    def _see_to(self, requests: Sequence[LaneRequest]) -> None:
+        patience.begin(monotonic() - requests[0].arrived_at)
+        try:
+            self._accept(requests)
+        except Exception as error:  # whatever it is, each of them is answered, and the app says and logs it
+            for request in requests:
+                request.came_of = request.came_of or error
+            self._give_all_back(requests)
 
     def _accept(self, requests: Sequence[LaneRequest]) -> None:
         readable = [request for request in requests if self._read(request)]

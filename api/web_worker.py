@@ -146,6 +146,7 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
             plain = self.plain.read(received)
         except Incomplete:
             self.begun[conn] = received, began_at
+            self.keep(conn)  # it is not idle any more
         except Unusual:
             self.to_thread(conn, received)
         else:

@@ -287,3 +287,16 @@ def test_store_that_goes_away_is_told_in_time_to_all_in_the_lane(own, fault):
 def timed(kept):
     began = monotonic()
     return kept.ask(request({"input": [7]})), monotonic() - began
+
+
+def test_connection_is_not_closed_as_idle_while_its_request_comes_or_waits(own):
+    made, client, _, web = own(workers=0, PREDICT_WAIT_SECONDS=3, GUNICORN_CMD_ARGS="--keep-alive 1")
+    sent = request({"input": [7]})
+    with closing(Kept(client)) as kept:
+        assert kept.is_silent(0.7)
+        kept.socket.sendall(sent[:40])
+        assert kept.is_silent(1.7)  # a thread waits for the rest by now
+        kept.socket.sendall(sent[40:])
+        assert kept.answer().status == 202
+        assert kept.ask(sent).status == 202
+    assert children(made.web.pid) == [web]
