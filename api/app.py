@@ -8,6 +8,7 @@ from flask import Flask, Response, g, request
 from api import capacity, events, health, jobs, models, predict, problems, results, retry, submit
 from api.closing import Closing
 from api.context import EXTENSION, Api, current, request_id
+from api.given_back import NEW
 from api.seats import Seats
 from jobs.connection import NEWS_CONNECTIONS, WEB_CONNECTIONS, news_client, patience, web_client
 from jobs.news import News
@@ -40,15 +41,20 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.before_request(_take_up)
     app.before_request(_take_request_id)
     app.after_request(_give_request_id)
+    app.teardown_request(_leave_seat)
     log.info("this process takes up to %d connections to the store", WEB_CONNECTIONS + NEWS_CONNECTIONS)
     app.wsgi_app = Closing(app.wsgi_app, settings)  # type: ignore[method-assign] # Flask's own way to wrap an app
     return app
 
 
 def _take_up() -> None:
+    patience.begin()
     g.returned = current().given_back.take(request.environ)
-    # One that is not accepted yet may have waited for the store; it is answered within three seconds all the same.
-    patience.begin(0 if g.returned.came_of else g.returned.waited_seconds)
+
+
+def _leave_seat(_: BaseException | None) -> None:
+    if g.get("returned", NEW).has_seat:
+        current().seats.leave()
 
 
 def _take_request_id() -> None:

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A request that has waited so long already. `came_of` it is its job, an error, or nothing."""
+    """A request that has waited so long already, and may have a seat. `came_of` it is its job, an error, or nothing."""
 
     came_of: Job | Exception | None = None
     waited_seconds: float = 0.0
+    has_seat: bool = False
 
 
 NEW = Returned()

@@ -21,14 +21,14 @@ from api.single import checked_input, version_of
 from jobs.codec.json_text import InvalidJson, Number, dumps, loads
 from jobs.combined import MOST_AT_ONCE
 from jobs.connection import patience
-from jobs.errors import StoreFull
+from jobs.errors import StoreAway, StoreFull
 from jobs.intake import NewSingle
 from jobs.news import LOOK_SECONDS, Change
 from jobs.pieces import joined
 from jobs.record import Job
 from jobs.status import Status
 
-MOST_BODY_BYTES = 64 * 1024
+MOST_BODY_BYTES = 16 * 1024  # a row is shorter; reading much JSON would hold up all the others
 _FIELDS = {"input", "model"}
 
 
@@ -57,7 +57,7 @@ class LaneRequest:
 
     def returned(self) -> Returned:
         """What the app has to know of it."""
-        return Returned(self.came_of, monotonic() - self.arrived_at)
+        return Returned(self.came_of, monotonic() - self.arrived_at, has_seat=True)
 
     def tell(self, change: Change) -> None:
         """Called by the news: its job has changed."""
@@ -75,7 +75,7 @@ class Lane:
     ) -> None:
         """For each request that is taken one of the two is called, by any thread.
 
-        `answer` with the headers and the body of a 200, `give_back` when the app has to see to it.
+        `answer` with the headers and the body of a 200, `give_back` when the app has to see to it; it has a seat then.
         """
         self._api = api
         self._answer = answer
@@ -88,7 +88,7 @@ class Lane:
 
     @property
     def is_open(self) -> bool:
-        """Whether the news can be relied on."""
+        """Whether anybody may wait, and the news can be relied on."""
         news = self._api.news
         return news.is_live and not news.is_closing and self._longest > 0
 
@@ -134,6 +134,7 @@ class Lane:
     def _succeed(self, request: LaneRequest, single: NewSingle, changed: Mapping[str, str]) -> None:
         body = dumps(told(joined(changed, "result") or "{}")).encode() + b"\n"
         if self._leave(request):
+            self._api.seats.leave()
             headers = {
                 "Content-Type": "application/json",
                 "Content-Length": str(len(body)),
@@ -159,16 +160,16 @@ class Lane:
             requests = list(self._arrived.get())
             while not self._arrived.empty():
                 requests += self._arrived.get()
-            for start in range(0, len(requests), MOST_AT_ONCE):
-                self._see_to(requests[start : start + MOST_AT_ONCE])
+            self._see_to(requests)
 
     def _see_to(self, requests: Sequence[LaneRequest]) -> None:
-        patience.begin(monotonic() - requests[0].arrived_at)
+        patience.begin()
         try:
-            self._accept(requests)
-        except Exception as error:  # whatever it is, each of them is answered, and the app says and logs it
-            for request in requests:
-                request.came_of = request.came_of or error
+            for start in range(0, len(requests), MOST_AT_ONCE):
+                self._accept(requests[start : start + MOST_AT_ONCE])
+        except Exception as error:  # whatever it is, each of them is answered, and the app says what it is
+            for request in requests:  # nor is it waited for again with each slice where the store is away
+                request.came_of = request.came_of or _own(error)
             self._give_all_back(requests)
 
     def _accept(self, requests: Sequence[LaneRequest]) -> None:
@@ -205,13 +206,17 @@ class Lane:
             accepted = self._api.store.intake.accepted(single, answer)
         except StoreFull:
             accepted = None
+        except Exception as error:  # of this one alone
+            request.came_of = error
+            self._give_all_back([request])
+            return
         if accepted is None:  # it is not: the app tries again
             self._give_all_back([request])
             return
         request.came_of, tickets = accepted
         if tickets:
             put_tickets(self._api, tickets)
-        if request.is_for_app:
+        if request.is_for_app or self._api.news.is_closing:
             self._give_all_back([request])
 
     def _give_all_back(self, requests: Sequence[LaneRequest]) -> None:
@@ -225,5 +230,13 @@ class Lane:
             return False
         if request.single:
             self._api.news.leave(request.single.job_id, request)
-        self._api.seats.leave()
         return True
+
+
+def _own(error: Exception) -> Exception:
+    """An error for one request: many threads that raise the same one would add to its traceback."""
+    own = (
+        StoreAway(str(error)) if isinstance(error, StoreAway) else RuntimeError(f"the lane met {type(error).__name__}")
+    )
+    own.__cause__ = error
+    return own

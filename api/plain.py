@@ -20,7 +20,7 @@ _WITHOUT_MEANING = frozenset(
     ACCEPT ACCEPT-ENCODING ACCEPT-LANGUAGE BAGGAGE CACHE-CONTROL CONNECT-TIME DATE FORWARDED ORIGIN PRAGMA REFERER
     SEC-FETCH-DEST SEC-FETCH-MODE SEC-FETCH-SITE TOTAL-ROUTE-TIME TRACEPARENT TRACESTATE USER-AGENT VIA
     X-FORWARDED-FOR X-FORWARDED-HOST X-FORWARDED-PORT X-FORWARDED-PROTO X-REAL-IP X-REQUEST-START
-    """.split()  # noqa: SIM905 - as a list it would be thirty lines
+    """.split()  # noqa: SIM905
 )
 _ALLOWED = {
     "HOST": re.compile(r"[A-Za-z0-9.:\[\]-]+"),
@@ -75,20 +75,19 @@ class PlainRequests:
     def _parse_head(self, head: bytes) -> Head | None:
         """None when it is not that of a plain request, or of none at all."""
         try:
-            request = Request(self._config, IterUnreader([head]), ("", 0))
+            # An address that may forward: what only those may send is a header without a place here, whoever sends it.
+            request = Request(self._config, IterUnreader([head]), ("127.0.0.1", 0))
         except Exception:  # who reads it next says what is wrong with it
             return None
         query = _QUERY.fullmatch(request.query)
+        if (request.method, request.path, request.version) != ("POST", "/predict", (1, 1)) or query is None:
+            return None
         headers = [(name, value) for name, value in request.headers if name not in _WITHOUT_MEANING]
         found = dict(headers)
         is_plain = (
-            (request.method, request.path, request.version) == ("POST", "/predict", (1, 1))
-            and query is not None
-            and {"HOST", "CONTENT-TYPE", "CONTENT-LENGTH"} <= found.keys()
+            {"HOST", "CONTENT-TYPE", "CONTENT-LENGTH"} <= found.keys()
             and len(found) == len(headers)
             and all(name in _ALLOWED and _ALLOWED[name].fullmatch(value) for name, value in headers)
             and int(found["CONTENT-LENGTH"]) <= self._most_body_bytes
         )
-        if query is None or not is_plain:
-            return None
-        return Head(int(found["CONTENT-LENGTH"]), found.get("X-REQUEST-ID", ""), query[1] or "")
+        return Head(int(found["CONTENT-LENGTH"]), found.get("X-REQUEST-ID", ""), query[1] or "") if is_plain else None

@@ -2,10 +2,11 @@
 
 import contextlib
 import selectors
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from socket import SHUT_RDWR, socket
+from socket import MSG_DONTWAIT, SHUT_RDWR, socket
 from time import monotonic, time
 
 from gunicorn import SERVER
@@ -45,18 +46,20 @@ class Threads(ThreadPoolExecutor):
 class Parked:
     """A connection whose request is in the lane, and the request's bytes in case that the app has to read them."""
 
-    __slots__ = ("connection", "is_unwatched", "received")
+    __slots__ = ("connection", "is_answered", "is_unwatched", "received")
 
     def __init__(self, connection: TConn, received: bytes) -> None:
         self.connection = connection
         self.received = received
+        self.is_answered = False  # or just being answered
         self.is_unwatched = False
 
 
 class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's threaded worker; requests of its fast lane take no thread while they wait.
 
-    What its methods do belongs to the main thread, but for `answer` and `give_back`.
+    The lane's threads call `answer` and `give_back`, the threads of requests `handle` and `handle_request`; everything
+    else is the main thread's.
     """
 
     def load_wsgi(self) -> None:
@@ -69,9 +72,10 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         self.parked: dict[TConn, Parked] = {}
         self.begun: dict[TConn, tuple[bytes, float]] = {}
         self.entered: list[LaneRequest] = []
+        self.returning: deque[LaneRequest] = deque()
         self.ticked_at = 0.0
-        # Of what the lane answers nothing is logged, and TLS needs a thread that may wait.
-        self.has_lane = not (self.cfg.is_ssl or self.cfg.accesslog or self.cfg.logconfig or self.cfg.logconfig_dict)
+        # Of what the lane answers nothing is logged or counted, and TLS needs a thread that may wait.
+        self.has_lane = not (self.cfg.is_ssl or self.log.access_log_enabled or self.cfg.statsd_host)
 
     def limit_seats(self, threads: int) -> None:
         """There are so many threads."""
@@ -83,8 +87,10 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: object) -> None:
-        """SIGINT and SIGQUIT: the same."""
+        """SIGINT and SIGQUIT: the same, but that the main thread sees to nothing any more."""
         self.let_go()
+        while self.returning:
+            self.take_back(self.returning.popleft())
         super().handle_quit(sig, frame)
 
     def let_go(self) -> None:
@@ -111,6 +117,9 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         """One turn of the main thread: what has come in it enters the lane together."""
         is_busy = self.begun or not self.lane.is_empty
         super().wait_for_and_dispatch_events(min(timeout, TICK_SECONDS) if is_busy else timeout)
+        # Not while events are worked off: there may be one of a connection that is given to a thread meanwhile.
+        while self.returning:
+            self.take_back(self.returning.popleft())
         if self.entered:
             entered, self.entered = self.entered, []
             self.lane.take(entered)
@@ -123,7 +132,8 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         """A connection that was kept open has something to read, or was closed by the client."""
         parked = self.parked.get(conn)
         if parked is not None:
-            self.stop_watching(parked)
+            if not parked.is_answered:  # else it is heard of again in a moment, when all is sent
+                self.stop_watching(parked)
         elif not (self.has_lane and self.lane.is_open and self.alive) or conn.is_http2:
             self.to_thread(conn, self.begun.pop(conn, (b"", 0))[0])
         else:
@@ -133,17 +143,15 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         """Lets a plain request into the lane, and gives every other one a thread."""
         begun, began_at = self.begun.pop(conn, (b"", monotonic()))
         try:
-            piece = client.recv(READ_BYTES)
-        except BlockingIOError:
-            piece = b""
-        except OSError:
-            self.to_thread(conn, begun)
-            return
-        received = begun + piece
-        try:
-            if not piece:
+            received = begun + client.recv(READ_BYTES)
+            if len(received) == len(begun):
                 raise Unusual  # it was closed: as ever, a thread finds out
             plain = self.plain.read(received)
+        except BlockingIOError:
+            if begun:
+                self.begun[conn] = begun, began_at
+        except OSError:
+            self.to_thread(conn, begun)
         except Incomplete:
             self.begun[conn] = received, began_at
             self.keep(conn)  # it is not idle any more
@@ -160,12 +168,13 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
             self.to_thread(conn, received)
             return
         self.nr += 1
+        self.has_lane = self.has_lane and self.nr < self.max_requests  # a thread starts the process anew
         self.parked[conn] = parked
         self.keep(conn)
         self.entered.append(request)
 
     def keep(self, conn: TConn) -> None:
-        """Keeps a connection as long as every other one, from now on; the next to be closed stands first."""
+        """Puts off the moment at which a kept connection is closed as idle; gunicorn has them in the order of that."""
         self.keepalived_conns.remove(conn)
         conn.set_timeout()
         if not self.alive:
@@ -173,32 +182,35 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         self.keepalived_conns.append(conn)
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """Closes connections that were idle for long; one whose request waits is not idle."""
+        """Closes connections that were idle for long; one whose request comes or waits is not idle."""
         kept = self.keepalived_conns
-        while not force and kept and kept[0] in self.parked and kept[0].timeout <= monotonic():
-            self.keep(kept[0])
+        if not force and kept and kept[0].timeout <= monotonic():
+            for conn in [conn for conn in kept if conn in self.parked or conn in self.begun]:
+                self.keep(conn)
         super().murder_keepalived(force)
 
     def answer(self, request: LaneRequest, headers: Mapping[str, str], body: bytes) -> None:
-        """Sends a 200. The client may send its next request at once, so the connection is given free before."""
+        """Sends a 200. What comes next is not looked at before that is done, or it might be answered first."""
         parked: Parked = request.origin
         conn = parked.connection
-        del self.parked[conn]
-        if parked.is_unwatched:
-            self.method_queue.defer(self.watch, conn)
+        parked.is_answered = True
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         response = f"{_first_lines(int(time()))}{lines}\r\n".encode("latin-1") + body
         try:
-            is_sent = conn.sock.send(response) == len(response)
+            is_sent = conn.sock.send(response, MSG_DONTWAIT) == len(response)
         except OSError:
             is_sent = False
         if not is_sent:  # the client went away, or reads no answers: the main thread sees a closed connection
             with contextlib.suppress(OSError):
                 conn.sock.shutdown(SHUT_RDWR)
+        del self.parked[conn]
+        if parked.is_unwatched:
+            self.method_queue.defer(self.watch, conn)
 
     def give_back(self, request: LaneRequest) -> None:
         """Has the app see to a request."""
-        self.method_queue.defer(self.take_back, request)
+        self.returning.append(request)
+        self.method_queue.defer(_wake)
 
     def take_back(self, request: LaneRequest) -> None:
         """Gives a request of the lane a thread; the app is told what is known of it."""
@@ -236,7 +248,11 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
 
     def is_watched(self, conn: TConn) -> bool:
         """Whether the main thread hears of what comes on it."""
-        return conn.sock in self.poller.get_map()
+        return conn.sock.fileno() >= 0 and conn.sock in self.poller.get_map()
+
+
+def _wake() -> None:
+    """The main thread is to look what there is to do."""
 
 
 @lru_cache(maxsize=2)

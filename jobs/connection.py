@@ -36,12 +36,9 @@ class Patience(threading.local):
     _waited = 0.0
     _ends_at = inf
 
-    def begin(self, waited: float = 0.0) -> None:
-        """From here on it waits for one answer that does not come, or for some in a row that are slow.
-
-        It has `waited` already.
-        """
-        self._limited, self._waited = True, waited
+    def begin(self) -> None:
+        """From here on it waits for one answer that does not come, or for some in a row that are slow."""
+        self._limited, self._waited = True, 0.0
 
     def end_in(self, seconds: float) -> None:
         """After so long nothing more is asked at all, however slow each answer is."""

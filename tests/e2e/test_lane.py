@@ -3,13 +3,14 @@
 import http.client
 import io
 import json
+import random
 import select
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 import redis
@@ -211,6 +212,15 @@ def test_requests_that_are_sent_before_their_answers_are_answered_in_turn(kept):
         assert kept.answer().json == {"response": float(number)}
 
 
+def test_other_requests_are_answered_after_those_in_the_lane(kept):
+    health = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
+    for number in range(150):
+        kept.socket.sendall(request({"input": [number]}))
+        kept.socket.sendall(health)
+        assert kept.answer().json == {"response": float(number)}
+        assert "response" not in kept.answer().json
+
+
 def test_what_takes_longer_is_waited_for_as_ever(own):
     made, client, store, _ = own(workers=1, PREDICT_WAIT_SECONDS=20)
     (worker,) = made.workers
@@ -236,20 +246,29 @@ def test_wait_of_the_settings_holds_in_the_lane_too(own, wait_seconds):
     assert wait_seconds <= waited < wait_seconds + AT_ONCE_SECONDS
 
 
-def test_client_that_goes_away_leaves_nothing_behind(own):
-    _, client, store, web = own(workers=0)
+@pytest.mark.parametrize("seconds", [(0, 0), (0.9, 1.4)])
+def test_clients_that_go_away_leave_nothing_behind(own, seconds):
+    """Also about the time at which requests are given back to the app."""
+    made, client, store, web = own(workers=0)
     files = len(list(Path(f"/proc/{web}/fd").iterdir()))
     before = unended(store)
-    for _ in range(10):
+
+    def ask(number):
         with closing(Kept(client)) as kept:
-            kept.socket.sendall(request({"input": [7]}))
-    wait_until(lambda: unended(store) == before + 10, 20, "they are not accepted")
+            kept.socket.sendall(request({"input": [number]}))
+            sleep(random.Random(number).uniform(*seconds))
+
+    with ThreadPoolExecutor(100) as pool:
+        list(pool.map(ask, range(100)))
+    wait_until(lambda: unended(store) == before + 100, 20, "they are not accepted")
+    assert children(made.web.pid) == [web]
     wait_until(lambda: len(list(Path(f"/proc/{web}/fd").iterdir())) <= files + 1, 20, "connections stay open")
     with closing(Kept(client)) as kept:
         assert kept.ask(request({"input": [7]}, "?model=identity&wait=0")).status == 202
 
 
-def test_web_process_that_ends_answers_those_in_the_lane_with_their_jobs(own):
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_web_process_that_ends_answers_those_in_the_lane_with_their_jobs(own, end):
     made, client, store, _ = own(workers=0)
     before = unended(store)
     with ExitStack() as stack:
@@ -257,7 +276,7 @@ def test_web_process_that_ends_answers_those_in_the_lane_with_their_jobs(own):
         for each in connections:
             each.socket.sendall(request({"input": [7]}))
         wait_until(lambda: unended(store) == before + 20, 20, "they are not accepted")
-        made.web.signal(signal.SIGTERM)
+        made.web.signal(end)
         began = monotonic()
         found = [each.answer() for each in connections]
         assert monotonic() - began < AT_ONCE_SECONDS
@@ -292,7 +311,8 @@ def timed(kept):
 def test_connection_is_not_closed_as_idle_while_its_request_comes_or_waits(own):
     made, client, _, web = own(workers=0, PREDICT_WAIT_SECONDS=3, GUNICORN_CMD_ARGS="--keep-alive 1")
     sent = request({"input": [7]})
-    with closing(Kept(client)) as kept:
+    with closing(Kept(client)), closing(Kept(client)) as kept:  # the first is closed as idle meanwhile
+        assert kept.ask(sent).status == 202
         assert kept.is_silent(0.7)
         kept.socket.sendall(sent[:40])
         assert kept.is_silent(1.7)  # a thread waits for the rest by now
@@ -300,3 +320,29 @@ def test_connection_is_not_closed_as_idle_while_its_request_comes_or_waits(own):
         assert kept.answer().status == 202
         assert kept.ask(sent).status == 202
     assert children(made.web.pid) == [web]
+
+
+def test_request_that_leaves_the_lane_keeps_its_seat(own):
+    _, client, _, _ = own(workers=0, MAX_WAITING=3, PREDICT_WAIT_SECONDS=4)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(Kept(client))) for _ in range(4)]
+        for each in connections[:3]:
+            each.socket.sendall(request({"input": [7]}))
+        began, late = monotonic(), connections[3]
+        while monotonic() < began + 2.5:
+            assert late.ask(request({"input": [8]})).status == 202
+        assert all(each.is_silent(0) for each in connections[:3])
+        assert [each.answer().status for each in connections[:3]] == [202] * 3
+        late.socket.sendall(request({"input": [8]}))
+        assert late.is_silent(2)  # it has a seat again
+
+
+def test_process_that_has_had_its_share_of_requests_is_started_anew(own):
+    made, client, _, web = own(workers=0, PREDICT_WAIT_SECONDS=0.2, GUNICORN_CMD_ARGS="--max-requests 12")
+
+    def is_another():
+        with closing(Kept(client)) as kept:
+            assert [kept.ask(request({"input": [7]})).status for _ in range(3)] == [202] * 3
+        return children(made.web.pid) != [web]
+
+    wait_until(is_another, 30, "it goes on")

@@ -6,6 +6,7 @@ from time import monotonic
 from urllib.parse import urlsplit
 
 import pytest
+from redis.exceptions import ResponseError
 
 from api.context import Api
 from api.lane import Lane, Plain
@@ -79,10 +80,12 @@ class Lanes:
             Plain(body, "" if b'"nobody"' in body else "identity", f"id{number}")
             for number, body in zip(numbers, bodies, strict=True)
         ]
-        self.lane.take([self.lane.enter(*each) for each in zip(plain, numbers, strict=True)])
+        requests = [self.lane.enter(*each) for each in zip(plain, numbers, strict=True)]
+        self.lane.take(requests)
+        return requests
 
     def take_numbers(self, count):
-        self.take(*(json.dumps({"input": [number]}).encode() for number in range(count)))
+        return self.take(*(json.dumps({"input": [number]}).encode() for number in range(count)))
 
     def work(self, fail=()):
         """Predicts as a worker does all that waits; the inputs in `fail` come to nothing."""
@@ -121,6 +124,8 @@ class Lanes:
     def _give_back(self, request):
         assert request.origin not in {*self.answered, *self.returned}
         self.returned[request.origin] = request.returned()
+        assert self.returned[request.origin].has_seat
+        self.api.seats.leave()  # as the app does at the end
 
 
 @pytest.fixture
@@ -233,6 +238,35 @@ def test_news_that_comes_before_the_store_has_said_yes_is_not_forgotten(lanes):
     assert lanes.is_left()
 
 
+def test_what_goes_wrong_with_one_harms_no_other(lanes):
+    lanes.take_numbers(1)
+    lanes.have_come(1)
+    lanes.proxy.stall()
+    taken = lanes.take_numbers(4)
+    wait_until(lambda: all(each.single for each in taken), SOON_SECONDS, "they are not sent")
+    lanes.bench.client.set(f"qc:job:{taken[1].single.job_id}", "no record")
+    lanes.proxy.resume()
+    lanes.have_come(4)
+    lanes.are_seen_to(1)
+    lanes.work()
+    lanes.are_seen_to(5)
+    assert set(lanes.answered) == {0, 1, 3, 4}
+    assert isinstance(lanes.returned[2].came_of, ResponseError)
+    assert lanes.is_left()
+
+
+def test_what_is_accepted_after_the_end_was_told_is_given_back_at_once(lanes):
+    lanes.take_numbers(1)
+    lanes.have_come(1)
+    lanes.proxy.stall()
+    lanes.take_numbers(1)
+    wait_until(lambda: len(lanes.api.news._listeners) == 2, SOON_SECONDS, "it is not sent")
+    lanes.api.news.close()
+    lanes.proxy.resume()
+    lanes.are_seen_to(2)
+    assert [each.came_of.status for each in lanes.returned.values()] == [Status.QUEUED] * 2
+
+
 @pytest.mark.parametrize("fault", ["refuse", "stall"])
 def test_store_that_is_away_is_told_in_time_to_all_who_came_meanwhile(lanes, fault):
     lanes.take_numbers(1)
@@ -243,12 +277,12 @@ def test_store_that_is_away_is_told_in_time_to_all_who_came_meanwhile(lanes, fau
     began = monotonic()
     for _ in range(5):
         lanes.take_numbers(4)
-    lanes.are_seen_to(5)
+    lanes.are_seen_to(21)
     assert monotonic() - began < ANSWER_SECONDS
     kinds = {type(each.came_of) for each in lanes.returned.values()}
-    assert StoreAway in kinds
-    assert kinds <= {StoreAway, type(None)}
     wait_until(lambda: lanes.lane.is_empty, ANSWER_SECONDS, "somebody still waits")
+    assert kinds == {StoreAway}
+    assert len({id(each.came_of) for each in lanes.returned.values()}) == 20  # each has an error of its own
     assert lanes.is_left()
     lanes.proxy.resume()
     lanes.wait_until_open()
