@@ -7,10 +7,21 @@ from flask import Response, request
 
 from api.context import current
 from api.presentation import present, retry_seconds, version
-from jobs.codec.json_text import dumps
+from jobs.codec.json_text import dumps, loads
 from jobs.errors import StoreAway
 from jobs.record import Job
 from jobs.store import Ahead
+
+
+def told(result_json: str, with_probabilities: bool = False) -> dict[str, object]:
+    """What a client is told of the result of a single prediction."""
+    result = loads(result_json)
+    if not isinstance(result, dict):
+        return {}
+    answer = {"response": result.get("prediction")}
+    if with_probabilities and "probabilities" in result:
+        answer["probabilities"] = result["probabilities"]
+    return answer
 
 
 def json_answer(value: object, status: int = 200) -> Response:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A request that has waited so long already, and may have a seat. `came_of` it is its job, an error, or nothing."""
+    """A request that has been in the lane for `waited_seconds`, and has a seat there.
+
+    `came_of` is its job, the error that it met, or None where it has not been accepted. Nearly all requests are `NEW`.
+    """
 
     came_of: Job | Exception | None = None
     waited_seconds: float = 0.0

@@ -14,9 +14,9 @@ from threading import Thread
 from time import monotonic
 from typing import Any
 
+from api.answers import told
 from api.context import ANONYMOUS, Api, put_tickets, request_id
 from api.given_back import Returned
-from api.predict import told
 from api.single import checked_input, version_of
 from jobs.codec.json_text import InvalidJson, Number, dumps, loads
 from jobs.combined import MOST_AT_ONCE
@@ -73,7 +73,7 @@ class Lane:
         answer: Callable[[LaneRequest, Mapping[str, str], bytes], None],
         give_back: Callable[[LaneRequest], None],
     ) -> None:
-        """For each request that is taken one of the two is called, by any thread.
+        """For each request that is taken one of the two is called once, by any thread.
 
         `answer` with the headers and the body of a 200, `give_back` when the app has to see to it; it has a seat then.
         """
@@ -167,9 +167,12 @@ class Lane:
         try:
             for start in range(0, len(requests), MOST_AT_ONCE):
                 self._accept(requests[start : start + MOST_AT_ONCE])
+        except StoreFull:  # the app tries again, and says so
+            self._give_all_back(requests)
         except Exception as error:  # whatever it is, each of them is answered, and the app says what it is
-            for request in requests:  # nor is it waited for again with each slice where the store is away
-                request.came_of = request.came_of or _own(error)
+            # Also those of the next slices: a store that is away is not waited for with each of them.
+            for request in [request for request in requests if request in self._inside]:
+                request.came_of = request.came_of or _error_of_its_own(error)
             self._give_all_back(requests)
 
     def _accept(self, requests: Sequence[LaneRequest]) -> None:
@@ -233,8 +236,8 @@ class Lane:
         return True
 
 
-def _own(error: Exception) -> Exception:
-    """An error for one request: many threads that raise the same one would add to its traceback."""
+def _error_of_its_own(error: Exception) -> Exception:
+    """What one request raises: many threads that raise the same error would all add to its traceback."""
     own = (
         StoreAway(str(error)) if isinstance(error, StoreAway) else RuntimeError(f"the lane met {type(error).__name__}")
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from socket import MSG_DONTWAIT, SHUT_RDWR, socket
-from time import monotonic, time
+from time import monotonic, sleep, time
 
 from gunicorn import SERVER
 from gunicorn.util import http_date
@@ -21,6 +21,8 @@ from api.lane import Lane, LaneRequest, Plain
 from api.plain import Incomplete, PlainRequests, Unusual
 from api.server_errors import ProblemErrors
 
+QUIT_SECONDS = 1.0  # for what is just being accepted
+NOTIFY_SECONDS = 1.0  # far below gunicorn.conf.py's timeout
 TICK_SECONDS = 0.25  # how often the lane looks for what takes long
 BEGUN_SECONDS = 1.0  # after that a request of which only a part has come is given a thread
 READ_BYTES = 64 * 1024
@@ -46,21 +48,22 @@ class Threads(ThreadPoolExecutor):
 class Parked:
     """A connection whose request is in the lane, and the request's bytes in case that the app has to read them."""
 
-    __slots__ = ("connection", "is_answered", "is_unwatched", "received")
+    __slots__ = ("connection", "is_unwatched", "received")
 
     def __init__(self, connection: TConn, received: bytes) -> None:
         self.connection = connection
         self.received = received
-        self.is_answered = False  # or just being answered
         self.is_unwatched = False
 
 
 class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's threaded worker; requests of its fast lane take no thread while they wait.
 
-    The lane's threads call `answer` and `give_back`, the threads of requests `handle` and `handle_request`; everything
+    Any thread may call `answer` and `give_back`, the threads of requests call `handle` and `handle_request`; everything
     else is the main thread's.
     """
+
+    notified_at = 0.0
 
     def load_wsgi(self) -> None:
         """Loads the app; no more requests may wait than leaves threads free, however many gunicorn was given."""
@@ -87,10 +90,12 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: object) -> None:
-        """SIGINT and SIGQUIT: the same, but that the main thread sees to nothing any more."""
+        """SIGINT and SIGQUIT: the same; as the main thread ends here, what the lane gives back gets threads at once."""
         self.let_go()
-        while self.returning:
-            self.take_back(self.returning.popleft())
+        until = monotonic() + QUIT_SECONDS
+        while self.booted and (self.returning or not self.lane.is_empty) and monotonic() < until:
+            self.see_to_lane()
+            sleep(0.01)
         super().handle_quit(sig, frame)
 
     def let_go(self) -> None:
@@ -113,27 +118,36 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         self.heads.read(conn.sock)
         return super().handle_request(req, conn)
 
+    def notify(self) -> None:
+        """Tells gunicorn's arbiter that the main thread lives: once a second, not with every turn."""
+        if monotonic() - self.notified_at > NOTIFY_SECONDS:
+            self.notified_at = monotonic()
+            super().notify()
+
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """One turn of the main thread: what has come in it enters the lane together."""
         is_busy = self.begun or not self.lane.is_empty
         super().wait_for_and_dispatch_events(min(timeout, TICK_SECONDS) if is_busy else timeout)
         # Not while events are worked off: there may be one of a connection that is given to a thread meanwhile.
-        while self.returning:
-            self.take_back(self.returning.popleft())
-        if self.entered:
-            entered, self.entered = self.entered, []
-            self.lane.take(entered)
+        self.see_to_lane()
         if is_busy and monotonic() - self.ticked_at > TICK_SECONDS:
             self.ticked_at = monotonic()
             self.lane.give_late_back()
             self.give_begun_threads()
 
+    def see_to_lane(self) -> None:
+        """Gives threads to what comes back from the lane, and to the lane what has entered it."""
+        while self.returning:
+            self.take_back(self.returning.popleft())
+        if self.entered:
+            entered, self.entered = self.entered, []
+            self.lane.take(entered)
+
     def on_client_socket_readable(self, conn: TConn, client: socket) -> None:
         """A connection that was kept open has something to read, or was closed by the client."""
         parked = self.parked.get(conn)
         if parked is not None:
-            if not parked.is_answered:  # else it is heard of again in a moment, when all is sent
-                self.stop_watching(parked)
+            self.stop_watching(parked)
         elif not (self.has_lane and self.lane.is_open and self.alive) or conn.is_http2:
             self.to_thread(conn, self.begun.pop(conn, (b"", 0))[0])
         else:
@@ -192,32 +206,34 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
     def answer(self, request: LaneRequest, headers: Mapping[str, str], body: bytes) -> None:
         """Sends a 200. What comes next is not looked at before that is done, or it might be answered first."""
         parked: Parked = request.origin
-        conn = parked.connection
-        parked.is_answered = True
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         response = f"{_first_lines(int(time()))}{lines}\r\n".encode("latin-1") + body
         try:
-            is_sent = conn.sock.send(response, MSG_DONTWAIT) == len(response)
+            is_sent = parked.connection.sock.send(response, MSG_DONTWAIT) == len(response)
         except OSError:
             is_sent = False
         if not is_sent:  # the client went away, or reads no answers: the main thread sees a closed connection
             with contextlib.suppress(OSError):
-                conn.sock.shutdown(SHUT_RDWR)
-        del self.parked[conn]
+                parked.connection.sock.shutdown(SHUT_RDWR)
+        del self.parked[parked.connection]
         if parked.is_unwatched:
-            self.method_queue.defer(self.watch, conn)
+            self.method_queue.defer(self.watch, parked.connection)
 
     def give_back(self, request: LaneRequest) -> None:
         """Has the app see to a request."""
         self.returning.append(request)
-        self.method_queue.defer(_wake)
+        self.method_queue.defer(_nothing)
 
     def take_back(self, request: LaneRequest) -> None:
         """Gives a request of the lane a thread; the app is told what is known of it."""
         parked: Parked = request.origin
         del self.parked[parked.connection]
-        self.api.given_back.put(parked.connection.sock, request.returned())
-        self.to_thread(parked.connection, parked.received)
+        self.nr -= 1  # it is counted again
+        if parked.connection in self.keepalived_conns:
+            self.api.given_back.put(parked.connection.sock, request.returned())
+            self.to_thread(parked.connection, parked.received)
+        else:  # the process ends, and has closed it
+            self.api.seats.leave()
 
     def to_thread(self, conn: TConn, received: bytes) -> None:
         """The ordinary way: a thread reads the request from its beginning."""
@@ -251,8 +267,8 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         return conn.sock.fileno() >= 0 and conn.sock in self.poller.get_map()
 
 
-def _wake() -> None:
-    """The main thread is to look what there is to do."""
+def _nothing() -> None:
+    """What the main thread is woken with: it looks itself what there is to do."""
 
 
 @lru_cache(maxsize=2)

@@ -57,6 +57,7 @@ class Singles:
         self._max_load_attempts = max_load_attempts
         self._searches = False
         self.last_model = ""  # what was predicted last
+        self.last_count = 0  # how many there were
         self.small_batches_wait = False  # behind that
 
     def work(self, model_keys: Sequence[str]) -> bool:
@@ -65,6 +66,7 @@ class Singles:
         Raises Stopping, with everything handed back.
         """
         singles = self._leases.lease_singles(model_keys, SINGLES_AT_ONCE, self._duty.ticket_id)
+        self.last_count = len(singles.inputs) if singles else 0
         if singles is None:
             return False
         self.last_model, self.small_batches_wait = singles.model_key, singles.small_batches > 0

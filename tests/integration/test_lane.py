@@ -300,14 +300,21 @@ def test_store_that_came_back_empty_is_for_the_app(lanes):
     lanes.have_come(1)  # it knows the new generation
 
 
-def test_store_that_is_full_is_for_the_app(lanes):
-    lanes.bench.client.config_set("maxmemory", lanes.bench.client.info("memory")["used_memory"] + 1000)
+@pytest.mark.parametrize("free", [1000, -1000])  # the script says so, or the store runs none
+def test_store_that_is_full_is_for_the_app(lanes, free):
+    lanes.take_numbers(1)
+    lanes.have_come(1)
+    lanes.work()
+    lanes.are_seen_to(1)
+    lanes.bench.client.delete("qc:plenty")
+    lanes.bench.client.config_set("maxmemory", lanes.bench.client.info("memory")["used_memory"] + free)
     try:
         lanes.take_numbers(3)
-        lanes.are_seen_to(3)
+        lanes.are_seen_to(4)
     finally:
         lanes.bench.client.config_set("maxmemory", 0)
     assert lanes.waiting() == 0
+    assert [each.came_of for each in lanes.returned.values()] == [None] * 3
     assert lanes.is_left()
 
 

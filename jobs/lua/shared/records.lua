@@ -57,8 +57,8 @@ local function inherit(old, names, fields)
   return fields
 end
 
--- The one place where the status of a batch changes. Single predictions, of which there are many, are begun and ended
--- together with their other fields (lease_inbox.lua, singles.lua). Returns false and the current status when the move is
+-- The one place where the status of a batch changes. Single predictions, of which there are many, are ended, and
+-- mostly begun, together with their other fields (lease_inbox.lua, singles.lua). Returns false and the current status when the move is
 -- not in the table.
 local function move(id, wanted)
   local current = get(id, 'status')
