@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import re
+import select
 import socket
 import time
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ class Http:
 
         With `keep` on a connection that stays open, else on one of its own.
         """
-        connection = self._kept.pop() if keep and self._kept else self._new_connection()
+        connection = (keep and self._kept_connection()) or self._new_connection()
         began = sent = time.time()
         try:
             early = self._send(connection, (method, path, body, headers or {}), chunked)
@@ -165,6 +166,15 @@ class Http:
         """Closes the connections that were kept."""
         while self._kept:
             self._kept.pop().close()
+
+    def _kept_connection(self):
+        """One that the server has not closed meanwhile: a process that ends closes those that are idle."""
+        while self._kept:
+            connection = self._kept.pop()
+            if not select.select([connection.sock], [], [], 0)[0]:
+                return connection
+            connection.close()
+        return None
 
     def _new_connection(self):
         return http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
