@@ -22,7 +22,7 @@ from jobs.codec.json_text import InvalidJson, Number, dumps, loads
 from jobs.combined import MOST_AT_ONCE
 from jobs.connection import patience
 from jobs.errors import StoreAway, StoreFull
-from jobs.intake import NewSingle
+from jobs.inbox_intake import NewSingle
 from jobs.news import LOOK_SECONDS, Change
 from jobs.pieces import joined
 from jobs.record import Job

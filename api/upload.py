@@ -12,7 +12,8 @@ from api.problems import Problem
 from jobs.codec.chunk import compress
 from jobs.codec.layout import Layout
 from jobs.errors import JobsError, StoreAway, StoreFull, UploadRefused
-from jobs.intake import Appended, SmallBatch, Upload
+from jobs.inbox_intake import SmallBatch
+from jobs.intake import Appended, Upload
 from jobs.record import Job, ModelVersion
 from jobs.splitter import Chunk
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import redis
 
-from jobs.intake import MARK_MILLISECONDS
+from jobs.inbox_intake import MARK_MILLISECONDS
 from jobs.keys import inbox_batches, inbox_bell, new_inbox_ticket_id, new_token, text
 from jobs.lease import SINGLE, Lease
 from jobs.pieces import pieces

@@ -1,22 +1,16 @@
-"""Accepting: how jobs and their rows come into the store."""
+"""Accepting: how jobs and their rows come into the store. What waits in an inbox comes through jobs/inbox_intake.py."""
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from jobs.codec.layout import Layout
-from jobs.combined import Combined
-from jobs.errors import JobGone, KeyRefused, SameRequest, StoreFull, UploadRefused
-from jobs.keys import new_inbox_ticket_id, new_token, text, texts
-from jobs.lookup import Lookup
-from jobs.pieces import pieces
-from jobs.record import Job, ModelVersion, new_single, packed_sha256
-from jobs.scripts import Argument, Scripts
-from jobs.tickets import Ticket, inbox_ticket, job_ticket
-
-MARK_MILLISECONDS = 5000  # how long an inbox's ticket may be on its way before another is asked for
+from jobs.errors import UploadRefused
+from jobs.inbox_intake import InboxIntake, check_key, check_room
+from jobs.keys import new_token, text, texts
+from jobs.record import Job, ModelVersion
+from jobs.tickets import Ticket, job_ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +35,6 @@ class Appended:
 
 
 @dataclass(frozen=True, slots=True)
-class SmallBatch:
-    """A batch of one chunk. It must not be more than `most_seconds` of a worker's time, or `unmeasured_rows`."""
-
-    chunk: bytes
-    rows: int
-    row_bytes: float
-    most_seconds: float
-    unmeasured_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class NewSingle:
-    """A single prediction to be accepted: `key` and `fingerprint` as `Intake.accept_single` has them."""
-
-    job_id: str
-    generation: str
-    tenant: str
-    model: ModelVersion
-    input_json: str
-    ticket_id: str
-    key: str = ""
-    fingerprint: str = ""
-
-    def arguments(self) -> list[Argument]:
-        """As the script wants it."""
-        facts = (self.job_id, self.generation, self.tenant, self.model.key, packed_sha256(self.model.sha256))
-        binding = (self.key, self.fingerprint, len(self.input_json.encode()))
-        return [*facts, self.ticket_id, *binding, *pieces("input", self.input_json)]
-
-
-@dataclass(frozen=True, slots=True)
 class Bound:
     """The job that an idempotency key is bound to, and the fingerprint of the request that made it."""
 
@@ -79,13 +42,8 @@ class Bound:
     fingerprint: str
 
 
-class Intake:
+class Intake(InboxIntake):
     """What accepts jobs. Every method may raise StoreAway or StoreFull."""
-
-    def __init__(self, scripts: Scripts, lookup: Lookup) -> None:
-        self._scripts = scripts
-        self._lookup = lookup
-        self._singles = Combined(self.accept_singles)
 
     def open_batch(
         self,
@@ -140,87 +98,12 @@ class Intake:
         """Erases a batch whose upload failed. One that was canceled, deleted or closed meanwhile is left alone."""
         self._scripts.call("take_back", upload.job_id, upload.token)
 
-    def accept_single(
-        self,
-        tenant: str,
-        model: ModelVersion,
-        input_json: str,
-        *,
-        key: str = "",
-        fingerprint: str = "",
-        on_id: Callable[[str], None] | None = None,
-    ) -> tuple[Job, list[Ticket]]:
-        """Accepts a single prediction; returns the job and the tickets to put.
-
-        `key` is the digest of the idempotency key, if there is one, and `fingerprint` that of the request. `on_id` is
-        told the job's id before the store is. Raises SameRequest and KeyRefused.
-        """
-        while True:
-            single = self.new_single(tenant, model, input_json, key, fingerprint)
-            if on_id:
-                on_id(single.job_id)
-            accepted = self.accepted(single, self._singles.call(single))
-            if accepted:
-                return accepted
-
-    def new_single(
-        self, tenant: str, model: ModelVersion, input_json: str, key: str = "", fingerprint: str = ""
-    ) -> NewSingle:
-        """A single prediction with an id of its own, to be accepted with others by `accept_singles`."""
-        facts = (*self._lookup.new_id(tenant), tenant, model, input_json, new_inbox_ticket_id())
-        return NewSingle(*facts, key, fingerprint)
-
-    def accept_singles(self, singles: Sequence[NewSingle]) -> list[bytes | BaseException]:
-        """Accepts single predictions in one round trip; the answer to each is for `accepted`."""
-        arguments: list[Argument] = [MARK_MILLISECONDS]
-        for single in singles:
-            items = single.arguments()
-            arguments += (len(items), *items)
-        answers: list[bytes | BaseException] = self._scripts.call("accept_singles", *arguments)
-        return answers
-
-    def accepted(self, single: NewSingle, answer: bytes | BaseException) -> tuple[Job, list[Ticket]] | None:
-        """The job and the tickets to put; None when the store has begun another life: then it needs another id.
-
-        Raises StoreFull, SameRequest and KeyRefused, or what the answer is.
-        """
-        if isinstance(answer, BaseException):
-            raise answer
-        if not self._is_accepted(said := text(answer)):
-            return None
-        where, created_at = said.split()
-        job = new_single(single.job_id, single.tenant, single.model, int(created_at), single.input_json)
-        return job, _inbox_tickets(where, single.ticket_id, single.model)
-
-    def accept_batch(
-        self,
-        tenant: str,
-        model: ModelVersion,
-        layout: Layout,
-        batch: SmallBatch,
-        *,
-        key: str = "",
-        fingerprint: str = "",
-    ) -> tuple[Job, list[Ticket]] | None:
-        """Accepts a whole batch of JSON inputs at once; None when it is too much work for one chunk.
-
-        Returns the job and the tickets to put; `key`, `fingerprint` and what is raised are those of `accept_single`.
-        """
-        ticket_id = new_inbox_ticket_id()
-        facts = (model.key, model.sha256, layout.to_json(), f"{batch.row_bytes:.3f}", batch.rows, batch.chunk)
-        limits = (batch.unmeasured_rows, batch.most_seconds)
-        call = partial(self._scripts.call, "accept_batch")
-        job_id, answer = self._accept(tenant, call, *facts, *limits, *_mark(ticket_id), key, fingerprint)
-        if answer == "large":
-            return None
-        return self._lookup.read(job_id), _inbox_tickets(answer.split()[0], ticket_id, model)
-
     def find_key(self, tenant: str, key: str) -> Bound | None:
         """What the idempotency key with the digest `key` is bound to; None when it is free. Raises KeyRefused."""
         answer = texts(self._scripts.call("find_key", tenant, key))
         if not answer:
             return None
-        _check_key(answer[0])
+        check_key(answer[0])
         job_id, fingerprint = answer
         return Bound(job_id, fingerprint)
 
@@ -257,65 +140,8 @@ class Intake:
             tickets += map(job_ticket, ticket_ids)
         return tickets
 
-    def retry_single(self, job: Job) -> tuple[Job, list[Ticket]]:
-        """Accepts the input of an ended single prediction anew; returns the new job and the tickets to put.
-
-        Raises JobGone when the ended one is not there any more.
-        """
-        ticket_id = new_inbox_ticket_id()
-        call = partial(self._scripts.call, "retry_single")
-        job_id, answer = self._accept(job.tenant, call, job.id, *_mark(ticket_id))
-        if answer == "gone":
-            raise self._gone(job)
-        return self._lookup.read(job_id), _inbox_tickets(answer.split()[0], ticket_id, job.model)
-
-    def _gone(self, job: Job) -> JobGone:
-        """What is known of a job that was there a moment ago."""
-        self._lookup.find(job.id, job.tenant)  # raises it, mostly
-        return JobGone(job.id, "job_expired", None)
-
-    def _accept(self, tenant: str, call: Callable[..., Any], *arguments: Argument) -> tuple[str, str]:
-        """Makes an id of the store's present generation and calls an accepting script with it."""
-        while True:
-            job_id, generation = self._lookup.new_id(tenant)
-            answer = text(call(job_id, generation, tenant, *arguments))
-            if self._is_accepted(answer):
-                return job_id, answer
-
-    def _is_accepted(self, answer: str) -> bool:
-        """False when the store has begun another life since we asked. Raises what the answer refuses with."""
-        _check_room(answer)
-        _check_key(answer)
-        if answer == "generation":
-            self._lookup.forget_generation()
-        return answer != "generation"
-
-
-def _mark(ticket_id: str) -> tuple[str, int]:
-    return ticket_id, MARK_MILLISECONDS
-
-
-def _inbox_tickets(where: str, ticket_id: str, model: ModelVersion) -> list[Ticket]:
-    """The ticket to put for an inbox; none when a worker is on its way there."""
-    return [] if where == "ok" else [inbox_ticket(ticket_id, model.key, front=where == "front")]
-
 
 def _check_upload(upload: Upload, reason: str) -> None:
-    _check_room(reason)
+    check_room(reason)
     if reason != "ok":
         raise UploadRefused(upload.job_id, reason)
-
-
-def _check_room(answer: str) -> None:
-    """Raises StoreFull when that is what a script says."""
-    if answer.startswith("full "):
-        _, needed, free = answer.split()
-        raise StoreFull(int(needed), int(free))
-
-
-def _check_key(answer: str) -> None:
-    """Raises KeyRefused or SameRequest when a script says that another job has the idempotency key."""
-    if answer.startswith("idempotency_key_"):
-        raise KeyRefused(answer)
-    if answer.startswith("same "):
-        raise SameRequest(answer.removeprefix("same "))

@@ -12,8 +12,8 @@ import redis
 
 from jobs.codec.layout import Layout
 from jobs.codec.patch import Patch
+from jobs.inbox_intake import MARK_MILLISECONDS
 from jobs.inbox_leases import InboxLeases
-from jobs.intake import MARK_MILLISECONDS
 from jobs.keys import PREFIX, job_key, new_token, text
 from jobs.lease import Lease
 from jobs.record import ModelVersion

@@ -57,7 +57,8 @@ import redis
 from jobs.codec.patch import Patch
 from jobs.errors import MoveRefused
 from jobs.ids import looks_like_id
-from jobs.intake import MARK_MILLISECONDS, Intake
+from jobs.inbox_intake import MARK_MILLISECONDS
+from jobs.intake import Intake
 from jobs.keys import PREFIX, fields, job_key, text
 from jobs.lookup import Lookup
 from jobs.record import Attempt, Job, read_attempt, read_record

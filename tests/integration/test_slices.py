@@ -9,7 +9,7 @@ from process import ROOT
 
 from jobs.codec.layout import plan
 from jobs.errors import StoreAway
-from jobs.intake import SmallBatch
+from jobs.inbox_intake import SmallBatch
 from jobs.leases import Leases, SearchStep
 from jobs.record import ModelVersion
 from models.catalog import Catalog
@@ -261,42 +261,37 @@ def load_first(worker, model):
     worker.leases.rung.clear()
 
 
-def test_worker_that_lingers_takes_what_comes_without_another_ticket(worker, monkeypatch):
+def lingered(worker, monkeypatch, come):
+    """What the model's worker answered first, and what came while it lingered behind that."""
     load_first(worker, "identity")
     monkeypatch.setattr("worker.slice.LINGER_SECONDS", 2.0)
     first, late = worker.single("identity"), []
 
-    def come():
+    def come_late():
         wait_until(lambda: worker.leases.answered == [first], 30, "the first is not answered")
-        model = worker.model("identity")
-        late.append(worker.bench.store.intake.accept_single("public", model, '{"x":2}'))
+        late.append(come())
 
-    comer = threading.Thread(target=come)
+    comer = threading.Thread(target=come_late)
     comer.start()
     worker.work_on_inbox("identity")
     comer.join()
-    ((job, tickets),) = late
+    assert worker.leases.rung == [True, False]
+    return first, *late
+
+
+def test_worker_that_lingers_takes_what_comes_without_another_ticket(worker, monkeypatch):
+    def come():
+        return worker.bench.store.intake.accept_single("public", worker.model("identity"), '{"x":2}')
+
+    first, (job, tickets) = lingered(worker, monkeypatch, come)
     assert tickets == []
     assert worker.leases.answered == [first, job.id]
-    assert worker.leases.rung == [True, False]
     assert worker.inbox("identity") == set()
 
 
 def test_small_batch_that_comes_while_a_worker_lingers_is_taken_too(worker, monkeypatch):
-    load_first(worker, "identity")
-    monkeypatch.setattr("worker.slice.LINGER_SECONDS", 2.0)
-    first, late = worker.single("identity"), []
-
-    def come():
-        wait_until(lambda: worker.leases.answered == [first], 30, "the first is not answered")
-        late.append(worker.small_batch("identity"))
-
-    comer = threading.Thread(target=come)
-    comer.start()
-    worker.work_on_inbox("identity")
-    comer.join()
-    assert worker.bench.find(late[0]).status == "succeeded"
-    assert worker.leases.rung == [True, False]
+    _, late = lingered(worker, monkeypatch, lambda: worker.small_batch("identity"))
+    assert worker.bench.find(late).status == "succeeded"
 
 
 def test_bell_that_was_rung_for_nothing_harms_nothing(worker):

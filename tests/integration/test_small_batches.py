@@ -7,7 +7,8 @@ import pytest
 from jobs.codec.layout import plan
 from jobs.connection import web_client
 from jobs.errors import JobGone, KeyRefused, SameRequest, StoreAway, StoreFull
-from jobs.intake import Bound, SmallBatch
+from jobs.inbox_intake import SmallBatch
+from jobs.intake import Bound
 from jobs.leases import ChunkResult
 from jobs.store import Store
 from tests.integration.conftest import MODEL, TENANT

@@ -58,8 +58,8 @@ local function inherit(old, names, fields)
 end
 
 -- The one place where the status of a batch changes. Single predictions, of which there are many, are ended, and
--- mostly begun, together with their other fields (lease_inbox.lua, singles.lua). Returns false and the current status when the move is
--- not in the table.
+-- mostly begun, together with their other fields (lease_inbox.lua, singles.lua). Returns false and the current status
+-- when the move is not in the table.
 local function move(id, wanted)
   local current = get(id, 'status')
   if not current or not MOVES[current][wanted] then
