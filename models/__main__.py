@@ -128,6 +128,9 @@ def check_models(options: argparse.Namespace) -> int:
         except CannotLoad as error:
             bad += 1
             print(f"BAD  {reference}: {error.code}: {error}")
+        except MemoryError:
+            bad += 1
+            print(f"BAD  {reference}: out_of_memory: loading it takes more memory than there is here.")
     return 1 if bad else 0
 
 

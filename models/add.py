@@ -107,6 +107,8 @@ def _check_names(folder: Path, name: str, version: str, replacing: bool) -> None
 def _unpickled(artifact: bytes) -> object:
     try:
         return unpickle(artifact)
+    except MemoryError:
+        raise CannotAdd("Loading the model takes more memory than there is here: add it where there is more.") from None
     except CannotLoad as error:
         cause = error.__cause__
         if isinstance(cause, InconsistentVersionWarning):

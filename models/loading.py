@@ -26,7 +26,7 @@ class CannotLoad(ModelsError):
 def load(catalog_path: Path, name: str, version: str, sha256: str) -> Predictor:
     """The predictor of exactly that state of a model, its bytes checked before anything in them runs.
 
-    Raises CannotLoad: `model_unavailable`, `model_corrupt` or `model_load_failed`.
+    Raises CannotLoad: `model_unavailable`, `model_corrupt` or `model_load_failed`; and MemoryError.
     """
     manifest = _wanted_manifest(catalog_path, name, version, sha256)
     artifact = _checked_bytes(catalog_path / name / version / manifest.artifact, manifest)
@@ -39,7 +39,8 @@ def load(catalog_path: Path, name: str, version: str, sha256: str) -> Predictor:
 def unpickle(artifact: bytes) -> object:
     """What the bytes of a pickle or a joblib file hold. The code in them runs: pass only bytes whose origin is known.
 
-    Raises CannotLoad(`model_load_failed`). This is the only place where anything is unpickled.
+    Raises CannotLoad(`model_load_failed`), or MemoryError, for which the model may not be to blame: other models may
+    take what it lacks. This is the only place where anything is unpickled.
     """
     try:
         with warnings.catch_warnings():
@@ -52,6 +53,8 @@ def unpickle(artifact: bytes) -> object:
         raise CannotLoad(
             "model_load_failed", f"The model needs the module {error.name!r}: install it where the workers run."
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # a pickle may raise anything
         reason = f"Loading the model raised {type(error).__name__}: save it again with pickle or joblib and add it."
         raise CannotLoad("model_load_failed", reason) from error

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NamedTuple, cast
@@ -26,6 +26,7 @@ class Prediction:
 
 Outcome = Prediction | RowError
 
+_WANTS_MEMORY = "out_of_memory"
 
 # The values of one feature: float64 with NaN where one is missing, or objects with None there.
 Column = npt.NDArray[Any]
@@ -97,6 +98,7 @@ class Predictor:
     def __init__(self, manifest: Manifest, estimator: Estimator) -> None:
         self.manifest = manifest
         self._estimator = estimator
+        self.is_crowded: Callable[[], bool] = lambda: False  # whether others have the memory that a row may lack
         known = categories(estimator, manifest.feature_names)
         # An encoder that was fitted on None takes NaN for something it has never seen, and the other way round.
         self._absent = [None if None in known.get(name, ()) else np.nan for name in manifest.feature_names]
@@ -110,11 +112,17 @@ class Predictor:
 
         When the model raises, the block is halved until the rows that make it raise stand alone. That may take long,
         so after `seconds` it ends early: with the first rows of the block, one at least.
+
+        Raises MemoryError when a row that stands alone wants more memory than there is and `is_crowded` says that it
+        may not be to blame.
         """
         count = len(columns[0])
         answers: list[tuple[int, Answer]] = []
         errors: dict[int, RowError] = {}
         done = self._ask_halving(columns, monotonic() + seconds, answers, errors) if count else 0
+        # Only now: while the model's exception was at hand it held what the model had taken.
+        if any(error.code == _WANTS_MEMORY for error in errors.values()) and self.is_crowded():
+            raise MemoryError
         return self._checked(_joined(answers, done), errors, done)
 
     def ask(self, columns: Sequence[Column]) -> Answer:
@@ -224,7 +232,7 @@ def _finite(answer: Answer, count: int) -> npt.NDArray[np.bool_]:
 
 def _raised(error: Exception) -> RowError:
     if isinstance(error, MemoryError):
-        return RowError("out_of_memory", None, "the model wants more memory for this row than there is")
+        return RowError(_WANTS_MEMORY, None, "the model wants more memory for this row than there is")
     # The exception's text may hold the row's values, its type does not.
     return _model_error(f"the model raised {type(error).__name__}")
 

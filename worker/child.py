@@ -73,6 +73,11 @@ class Child:
         self._listen()
         return self._running.forked.pid if self._running else None
 
+    @property
+    def leaks(self) -> bool:
+        """Whether it is to be replaced as soon as it is idle, for its memory's sake."""
+        return self._running is not None and self._running.guard.leaks
+
     def start(self) -> None:
         """Starts the predictor unless one runs; it is ready some time later, and what is asked meanwhile waits.
 
@@ -143,6 +148,7 @@ class Child:
         self._listen()
         running = self._running
         if running and running.forked.has_ended:
+            _hear_out(running)
             self._lose(running, "while nothing was awaited")
         elif running and running.guard.is_idle and running.guard.leaks:
             log.info("the predictor takes more and more memory: it is replaced")
@@ -222,6 +228,13 @@ def _take_in(running: _Running, number: int) -> bool:
     return progressed
 
 
+def _hear_out(running: _Running) -> None:
+    """Takes in all that a predictor which has ended had said: answers, and the step that it ended in."""
+    running.channel.is_drained = False
+    while not (running.channel.is_drained or running.channel.broken):
+        _take_in(running, 0)
+
+
 def _understand(running: _Running, frame: Frame) -> int | None:
     """The number of the question that goes on, if that is what a predictor says."""
     head = frame.head
@@ -238,8 +251,10 @@ def scrub(environment: dict[str, str]) -> dict[str, str]:
     """The predictor's environment: what it needs of ours, and one thread for each numeric library.
 
     Several workers share a machine, so threads inside each would only get in each other's way; and they do not survive
-    the fork from the nursery.
+    the fork from the nursery. Arrow's allocator must not claim a gigabyte in advance: it counts against the limit of
+    the process's data, though hardly any of it is ever touched.
     """
     passed = {name: environment[name] for name in _PASSED_ON if name in environment}
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return {**passed, **threads, "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    arrow = {"JE_ARROW_MALLOC_CONF": "background_thread:false", "MIMALLOC_ARENA_EAGER_COMMIT": "0"}
+    return {**passed, **threads, **arrow}

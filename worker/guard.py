@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Literal
 
-from worker.memory import resident_bytes
+from worker.memory import GROWN_TIMES, resident_bytes
 
 Reason = Literal["crashed", "timeout", "out_of_memory"]
 
@@ -16,9 +16,7 @@ BLIND_SECONDS = 1.0
 # A step that runs over its time while its memory grew so much would have ended for want of memory: to predict some rows
 # takes some megabytes.
 SWOLLEN_BYTES = 128 * 1024 * 1024
-# A predictor that takes so much of its limit, and so many times what it took at first, leaks.
-LEAK_SHARE = 0.8
-LEAK_TIMES = 1.25
+LEAK_SHARE = 0.8  # of its limit: a predictor that takes more, and has grown, leaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class Guard:
     def leaks(self) -> bool:
         """Whether it has come near its limit by taking more and more."""
         resident = self._measure()
-        return resident > LEAK_SHARE * self._memory_bytes and 0 < self._resident_at_first * LEAK_TIMES < resident
+        return resident > LEAK_SHARE * self._memory_bytes and 0 < self._resident_at_first * GROWN_TIMES < resident
 
     @property
     def has_swollen(self) -> bool:

@@ -13,6 +13,7 @@ _SHARE = 0.75
 LEAST_BYTES = 256 * 1024 * 1024
 # The exit status of a predictor that ran out of memory outside a model, where no row can be blamed for it.
 OUT_OF_MEMORY_STATUS = 12
+GROWN_TIMES = 1.25  # what it took at first: a predictor that takes more than so much holds what it has left behind
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _KIB = 1024
 _OOM_SCORE = 500  # of 1000: far above what a parent or a store is given for its size

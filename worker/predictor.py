@@ -18,7 +18,9 @@ is where. Between two sub-blocks of a chunk it looks whether something else was 
 """
 
 import contextlib
+import gc
 import json
+import os
 import select
 import socket
 import sys
@@ -38,7 +40,7 @@ from models.loading import CannotLoad, load
 from models.predictor import Predictor
 from models.rows import RowError, arrange, read_row
 from worker.frames import Frame, Frames, pack
-from worker.memory import OUT_OF_MEMORY_STATUS
+from worker.memory import GROWN_TIMES, OUT_OF_MEMORY_STATUS, resident_bytes
 from worker.records import RecordCountDiffers
 from worker.scoring import Scored, SubBlocks, score, single_outcome
 
@@ -65,6 +67,7 @@ class Serving:
         self._spent_elsewhere = 0.0  # on single predictions, while the present chunk was worked on
         self._sub_blocks: dict[str, SubBlocks] = {}
         self._loaded: OrderedDict[tuple[str, ...], Predictor] = OrderedDict()
+        self._resident_at_first = 0  # after the first answer since a model was loaded
 
     def run(self) -> None:
         """Answers frame after frame."""
@@ -93,6 +96,7 @@ class Serving:
             self._say(Frame({"is": "refused", "number": number, "code": "record_count_differs", "message": str(error)}))
         except Stopped:
             self._say(Frame({"is": "stopped", "number": number}))
+        self._resident_at_first = self._resident_at_first or resident_bytes(os.getpid())
 
     def _answer_chunk(self, number: int, frame: Frame) -> None:
         layout = _read_layout(frame.head["layout"])
@@ -148,11 +152,28 @@ class Serving:
         name, version, sha256 = key = tuple(model)
         if key not in self._loaded:
             self._say_doing(number, "load", 0, 0)
-            self._loaded[key] = load(self._models_path, name, version, sha256)
+            self._loaded[key] = self._load_alone_if_need_be(name, version, sha256)
+            self._loaded[key].is_crowded = self._is_crowded
+            self._resident_at_first = 0
             if len(self._loaded) > _MOST_MODELS:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(key)
         return self._loaded[key]
+
+    def _load_alone_if_need_be(self, name: str, version: str, sha256: str) -> Predictor:
+        """Loads a model; when there is no memory for it beside the others, these are dropped and it is tried again."""
+        try:
+            return load(self._models_path, name, version, sha256)
+        except MemoryError:
+            if not self._loaded:
+                raise
+        self._loaded.clear()
+        gc.collect()
+        return load(self._models_path, name, version, sha256)
+
+    def _is_crowded(self) -> bool:
+        """Whether other models, or what earlier predictions left behind, take memory that a new process would have."""
+        return len(self._loaded) > 1 or 0 < GROWN_TIMES * self._resident_at_first < resident_bytes(os.getpid())
 
     def _say(self, frame: Frame) -> None:
         for piece in pack(frame):
@@ -209,9 +230,9 @@ def serve(descriptor: int, models_path: Path) -> None:
     try:
         with contextlib.suppress(ParentGone, ConnectionError):
             serving.run()
-    except MemoryError:  # while reading or writing: no row can be blamed yet
+    except MemoryError:  # while loading, reading or writing, or of one row in a crowd: nobody can be blamed yet
         print("the predictor ran out of memory", file=sys.stderr, flush=True)  # noqa: T201 - the log
-        sys.exit(OUT_OF_MEMORY_STATUS)
+        os._exit(OUT_OF_MEMORY_STATUS)  # at once: the parent waits a moment only between the channel's end and this
     except Exception as error:  # a defect of ours: its text may repeat a row's values, its type and place do not
         frames = "".join(traceback.format_tb(error.__traceback__))
         sys.exit(f"the predictor failed: {type(error).__name__}\n{frames}")

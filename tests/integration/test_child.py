@@ -15,7 +15,7 @@ import settings
 from tests.processes import children, descendants, is_alive, parent_of
 from tests.waiting import wait_until
 from tests.zoo.estimators import Exits, Hangs, Identity, Segfaults, Slow, write
-from tests.zoo.greedy import MEBIBYTE, Draws, Hoards, Leaks, Spreads, Swells
+from tests.zoo.greedy import MEBIBYTE, Draws, Heavy, Hoards, Keeps, Leaks, Roomy, Spreads, Swells
 from worker.child import Child, ChildDied, Doing, scrub
 from worker.frames import Frame
 
@@ -31,6 +31,11 @@ ANIMALS = {
     "spreads": Spreads(),
     "swells": Swells(),
     "leaks": Leaks(),
+    "keeps": Keeps(),
+    "roomy": Roomy(),
+    "heavy": Heavy(),
+    "heavy2": Heavy(),
+    "heavy1000": Heavy(1000),
     "draws": Draws(),
 }
 # What works without a parent at first hand: started as a process of its own, so that it can be stopped and killed.
@@ -263,12 +268,51 @@ def test_question_that_is_given_up_during_a_long_step_ends_the_predictor(asking)
 
 def test_allocation_beyond_the_limit_fails_inside_the_predictor(start):
     asking = start(400 * MEBIBYTE)
-    for name in ("hoards", "hoards50"):
-        outcomes = asking.ask(name, 1, -1)
-        assert (outcomes[0], outcomes[1]["code"]) == ({"result": {"prediction": 1.0}}, "out_of_memory")
+    outcomes = asking.ask("hoards", 1, -1)
+    assert (outcomes[0], outcomes[1]["code"]) == ({"result": {"prediction": 1.0}}, "out_of_memory")
     pid = asking.child.pid
     assert asking.predict("hoards", 2) == [2]
     assert asking.child.pid == pid
+
+
+@pytest.mark.parametrize(("model", "others"), [("hoards50", "identity"), ("keeps", "keeps")])
+def test_row_is_blamed_for_want_of_memory_only_where_nothing_else_takes_it(start, model, others):
+    asking = start(600 * MEBIBYTE)
+    asking.predict(model, 1)
+    asking.predict(others, -1)
+    death = asking.death(model, -50)
+    assert (death.reason, death.doing.stage) == ("out_of_memory", "singles")
+    assert asking.ask(model, -50)[0]["code"] == "out_of_memory"
+
+
+def test_what_arrow_claims_in_advance_is_left_to_the_model(start):
+    assert start(1300 * MEBIBYTE).predict("roomy", 1) == [1]
+
+
+def test_model_that_has_no_room_beside_others_is_loaded_without_them(start):
+    asking = start(600 * MEBIBYTE)
+    pids = set()
+    for name in ("heavy", "heavy2", "heavy"):
+        assert asking.predict(name, 1) == [1]
+        pids.add(asking.child.pid)
+    assert len(pids) == 1
+
+
+def test_model_that_has_no_room_at_all_ends_the_predictor_while_it_is_loaded(start):
+    death = start(600 * MEBIBYTE).death("heavy1000", 1)
+    assert (death.reason, death.doing.stage) == ("out_of_memory", "load")
+
+
+def test_what_a_predictor_said_before_it_ended_is_heard_when_another_question_is_asked(asking):
+    first, second, deadly = asking.send("identity", 7), asking.send("identity", 8), asking.send("exits", -1)
+    asking.wait(first)
+    pid = deadly.running.forked.pid
+    wait_until(lambda: not is_alive(pid), 5, "it still runs")
+    assert asking.predict("identity", 2) == [2]
+    assert asking.wait(second)[0]["result"]["prediction"] == 8
+    with pytest.raises(ChildDied) as died:
+        asking.wait(deadly)
+    assert died.value.doing.number == deadly.number
 
 
 def test_shipped_models_work_within_a_small_limit(models_path):

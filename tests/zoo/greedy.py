@@ -4,6 +4,7 @@ import mmap
 import time
 
 import numpy as np
+import pyarrow as pa
 
 from tests.zoo.estimators import GIGABYTE, Animal
 
@@ -57,6 +58,37 @@ class Leaks(Animal):
     def answer(self, x):
         self.kept.append(np.ones(self.mebibytes * MEBIBYTE, dtype=np.uint8))
         return x
+
+
+class Keeps(Animal):
+    """Keeps 100 MB for every negative row, and wants far more than there is for -50 and below."""
+
+    kept: list = []  # noqa: RUF012 - of the process, as leaks are
+
+    def answer(self, x):
+        if x.min() <= -50:
+            bytearray(50 * GIGABYTE)
+        if x.min() < 0:
+            self.kept.append(np.ones(100 * MEBIBYTE, dtype=np.uint8))
+        return x
+
+
+class Roomy(Animal):
+    """Uses Arrow, as many libraries do, and then 800 MB."""
+
+    def answer(self, x):
+        return x * pa.array([1.0])[0].as_py() * np.ones(800 * MEBIBYTE, dtype=np.uint8)[0]
+
+
+class Heavy(Animal):
+    """Takes so much memory as soon as it is loaded."""
+
+    def __init__(self, mebibytes=250):
+        self.mebibytes = mebibytes
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self.kept = np.ones(self.mebibytes * MEBIBYTE, dtype=np.uint8)
 
 
 class Draws(Animal):
