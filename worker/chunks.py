@@ -60,9 +60,13 @@ class Chunks:
             raise
 
     def may_ask_ahead(self, present: Asked, batch: Batch) -> bool:
-        """Whether the next chunk may be leased already: another worker would take it sooner than a slow one."""
+        """Whether the next chunk may be leased already: another worker would take it sooner than a slow one.
+
+        A predictor that leaks has to be replaced first, and can be only when it is idle.
+        """
         expected = self._pace.expected(batch.model.key, present.chunk.rows)
-        return present.question is not None and expected is not None and expected <= AHEAD_SECONDS
+        is_quick = expected is not None and expected <= AHEAD_SECONDS
+        return present.question is not None and is_quick and not self._child.leaks
 
     def finish(self, asked: Asked, batch: Batch, progress: Callable[[], None], is_over: Callable[[], bool]) -> bool:
         """Waits for a chunk's answer and hands it in; False when it was handed back instead, or is another's now.
@@ -83,6 +87,9 @@ class Chunks:
             raise
         except LeaseLost:
             log.info("chunk %s of job %s was taken over", lease.index, lease.job_id)
+        except Exception:  # no process can be started, say: others may have more luck
+            self._hand_back(lease)
+            raise
         finally:
             self._duty.release([lease])
         return False

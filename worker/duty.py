@@ -58,9 +58,10 @@ class Duty:
         self._held = []
 
     def hold(self, leases: Sequence[Lease]) -> None:
-        """Renews these leases too from now on, together with what is held already."""
+        """Renews these leases too from now on, together with what is held already, and when that is due."""
+        if not self._held:
+            self._renew_at = monotonic() + self._renewal_seconds
         self._held += leases
-        self._renew_at = monotonic() + self._renewal_seconds
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Renews these leases no more."""

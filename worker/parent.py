@@ -120,13 +120,17 @@ class TicketWorker(SimpleWorker):
         super().heartbeat(*args, **kwargs)
 
     def run_maintenance_tasks(self) -> None:
-        """RQ's own, once a minute. Before it, a worker that a store which came back empty forgot is listed again."""
+        """RQ's own, once a minute. Before it, a worker that a store which came back empty forgot is listed again.
+
+        RQ goes by the clock of whichever worker clears up first; failed tickets go by the store's.
+        """
         if not self.connection.hexists(self.key, "birth"):
             self.connection.delete(self.key)  # a heartbeat may have left a part of it
             self.register_birth()  # type: ignore[no-untyped-call] # RQ leaves it so
         for queue in self.queues:
             # RQ's lock lasts for fifteen minutes, also when the worker that has it was killed: nobody clears up then.
             self.connection.expire(queue.registry_cleaning_key, MAINTENANCE_SECONDS, lt=True)
+            queue.failed_job_registry.cleanup(self.connection.time()[0])
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def reorder_queues(self, reference_queue: Any) -> None:  # noqa: ANN401 - RQ's signature
@@ -162,12 +166,15 @@ def _job_class(slices: Slices) -> type[TicketJob]:
 
 
 def _tolerating(work: Callable[..., None]) -> Callable[..., None]:
-    """A store that is away ends a slice early; it is not the ticket's failure. The sweep brings the work back."""
+    """A store that is away, or no process to be had, ends a slice early; it is not the ticket's failure.
+
+    The sweep brings the work back.
+    """
 
     def tolerant(*arguments: str | int) -> None:
         try:
             work(*arguments)
-        except (StoreAway, StoreFull) as error:
+        except (StoreAway, StoreFull, OSError) as error:
             log.warning("a slice ended early: %s", error)
 
     return tolerant

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 from time import monotonic
@@ -84,6 +84,9 @@ class Singles:
         except Innocent:
             self._duty.insist(lambda: self._leases.give_back(singles.leases))
             self._duty.pause(STILLBORN_SECONDS)
+        except Exception:  # no process can be started, say: others may have more luck
+            self._duty.insist(lambda: self._leases.give_back(singles.leases))
+            raise
         finally:
             self._duty.release(singles.leases)
         return True
@@ -136,6 +139,9 @@ class Singles:
 
         Raises Innocent when the predictor dies again and again of something else.
         """
+        if singles.model_key not in self._served:  # any more, since a part of them was refused
+            self._give_back(singles, inputs)
+            return None
         model = self._served.version(singles.model_key)
         frame = Frame({"do": "singles", "model": named(model)}, (json.dumps(list(inputs.values())).encode(),))
         for _ in range(MOST_INNOCENT):
@@ -169,11 +175,14 @@ class Singles:
         outcome = SingleResult(None, code, message)
         self._duty.insist(lambda: self._leases.commit_singles(singles.token, dict.fromkeys(inputs, outcome)))
 
+    def _give_back(self, singles: LeasedSingles, job_ids: Collection[str]) -> None:
+        leases = [lease for lease in singles.leases if lease.job_id in job_ids]
+        self._duty.insist(lambda: self._leases.give_back(leases))
+
     def _refuse(self, singles: LeasedSingles, job_ids: list[str], answer: Frame) -> None:
         code, message = answer.head["code"], answer.head["message"]
         if self._served.refused(singles.model_key, code, message):
-            leases = [lease for lease in singles.leases if lease.job_id in job_ids]
-            self._duty.insist(lambda: self._leases.give_back(leases))
+            self._give_back(singles, job_ids)
         else:
             self._fail(job_ids, code, message)
 

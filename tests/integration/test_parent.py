@@ -12,10 +12,11 @@ from jobs.connection import patience, ticket_client
 from jobs.errors import StoreAway
 from jobs.leases import Leases
 from models.catalog import Catalog
+from tests.integration.conftest import MODEL
 from tests.proxy import Proxy
 from worker.child import Child
 from worker.duty import Duty
-from worker.parent import Parts, TicketWorker
+from worker.parent import Parts, TicketWorker, keep_working
 from worker.rounds import Rounds
 from worker.served import Served
 from worker.slice import Slices
@@ -71,6 +72,35 @@ def test_worker_that_was_killed_while_it_cleared_up_keeps_others_from_it_for_a_m
     bench.client.expire(key, 30)
     worker.run_maintenance_tasks()
     assert 0 < bench.client.ttl(key) <= 30
+
+
+def test_failed_tickets_are_forgotten_by_the_clock_of_the_store_whoever_clears_up_just_then(bench, worker):
+    worker.register_birth()
+    failed = worker.queues[0].failed_job_registry
+    now = bench.now() // 1000
+    bench.client.zadd(failed.key, {"over": now, "not yet": now + 30})
+    assert worker.queues[0].acquire_maintenance_lock()  # by a worker whose clock is late, say
+    worker.run_maintenance_tasks()
+    assert bench.client.zrange(failed.key, 0, -1) == [b"not yet"]
+
+
+def test_worker_that_can_start_no_process_goes_on_trying(bench, store_url, parts, monkeypatch, caplog):
+    upload = bench.batch(chunks=1)
+    parts.rounds._served._versions[MODEL.key] = MODEL
+    tries = []
+
+    def no_process(*_):
+        tries.append(1)
+        if len(tries) == 5:
+            parts.duty.stop()
+        raise BlockingIOError("no process can be had")
+
+    monkeypatch.setattr(parts.child._nursery, "fork", no_process)
+    keep_working(lambda: ticket_client(store_url), "w1", parts)
+    assert len(tries) >= 5
+    assert bench.find(upload.job_id).status == "running"
+    assert bench.client.zcard("qc:leases") == 0
+    assert "a slice ended early: no process can be had" in caplog.messages
 
 
 def test_error_of_the_store_is_one_line_of_rqs_and_a_defect_keeps_its_traceback(worker, caplog):

@@ -1,6 +1,7 @@
 """Slices of time with a real store and a real predictor, stopped or robbed of something in the middle."""
 
 import json
+import logging
 import os
 import threading
 
@@ -15,6 +16,8 @@ from jobs.record import ModelVersion
 from models.catalog import Catalog
 from tests.integration.conftest import Bench
 from tests.waiting import wait_until
+from tests.zoo.estimators import Identity, write
+from tests.zoo.greedy import Leaks
 from worker.child import Child, scrub
 from worker.duty import Duty
 from worker.rounds import Rounds
@@ -68,15 +71,15 @@ class OneWorker:
         self.bench = Bench(client)
         self.catalog = Catalog.read(models_path, "identity")
         self.leases = WatchedLeases(client, self.bench.limits, "w1")
-        served = Served(self.catalog)
-        self.rounds = Rounds(self.leases, self.bench.tickets, "w1", served, 1)
+        self.served = Served(self.catalog)
+        self.rounds = Rounds(self.leases, self.bench.tickets, "w1", self.served, 1)
         self.duty = Duty(self.leases, self.rounds, 10)
         self.child = Child(models_path, scrub({**os.environ, "PYTHONPATH": str(ROOT)}), 1 << 30)
         self.slices = Slices(
             leases=self.leases,
             tickets=self.bench.tickets,
             child=self.child,
-            served=served,
+            served=self.served,
             duty=self.duty,
             slice_seconds=5,
             max_load_attempts=3,
@@ -292,6 +295,66 @@ def test_worker_that_lingers_takes_what_comes_without_another_ticket(worker, mon
 def test_small_batch_that_comes_while_a_worker_lingers_is_taken_too(worker, monkeypatch):
     _, late = lingered(worker, monkeypatch, lambda: worker.small_batch("identity"))
     assert worker.bench.find(late).status == "succeeded"
+
+
+def test_what_is_held_is_renewed_however_often_something_else_is_held_too(worker):
+    job_id = worker.batch("identity", 3)
+    chunk, other = (worker.leases.lease(each, 0, "t").lease for each in (job_id, worker.batch("identity", 3)))
+    worker.duty.hold([chunk])
+    begun = worker.bench.client.zscore("qc:leases", f"{job_id} 0")
+
+    def is_renewed():
+        worker.duty.hold([other])
+        worker.duty.tick()
+        worker.duty.release([other])
+        return worker.bench.client.zscore("qc:leases", f"{job_id} 0") > begun
+
+    wait_until(is_renewed, 3, "it is not renewed")
+
+
+@pytest.mark.parametrize("kind", ["chunk", "single"])
+def test_what_no_process_can_be_started_for_is_handed_back_at_once(worker, monkeypatch, kind):
+    job_id = worker.batch("exits", 3) if kind == "chunk" else worker.single("exits")
+    for other in ("w2", "w3"):  # lost over the chunk: it is searched, part by part
+        if kind == "chunk":
+            worker.bench.leases_of(other).lease(job_id, 0, "t")
+            worker.bench.let_leases_lapse()
+            worker.bench.sweep()
+
+    def no_process(*_):
+        raise BlockingIOError("no process can be had")
+
+    monkeypatch.setattr(worker.child, "send", no_process)
+    with pytest.raises(BlockingIOError):
+        worker.work(job_id) if kind == "chunk" else worker.work_on_inbox("exits")
+    assert worker.held() == []
+    assert worker.bench.find(job_id).status in ("queued", "running")
+
+
+def test_singles_whose_model_is_found_missing_while_they_are_divided_are_handed_back(worker):
+    job_ids = {worker.single("exits", x) for x in (1, -1, 2)}
+    worker.leases.noted = lambda: worker.served.refused(worker.model("exits").key, "model_unavailable", "it is gone")
+    worker.work_on_inbox("exits")
+    assert worker.held() == []
+    leased = worker.bench.leases_of("w2").lease_singles([worker.model("exits").key], 10, "t")
+    assert set(leased.inputs) == job_ids
+
+
+def test_predictor_that_leaks_is_replaced_between_two_chunks_of_one_slice(redis_client, tmp_path, monkeypatch, caplog):
+    for name in ("worker.slice.TURN_SECONDS", "worker.chunks.AHEAD_SECONDS"):
+        monkeypatch.setattr(name, 60)
+    for name, animal in (("identity", Identity()), ("leaks", Leaks())):
+        write(tmp_path, name, animal)
+    worker = OneWorker(redis_client, tmp_path)
+    try:
+        job_id = worker.batch("leaks", *[1] * 60)  # 2.4 GB in all
+        worker.slices._slice_seconds = 60
+        worker.work(job_id)
+        assert worker.attempts(job_id) == []
+        assert worker.bench.find(job_id).status == "succeeded"
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    finally:
+        worker.child.close()
 
 
 def test_bell_that_was_rung_for_nothing_harms_nothing(worker):
