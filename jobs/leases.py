@@ -171,9 +171,9 @@ class Leases(InboxLeases):
             parts[int(start), int(stop)] = part
         return parts
 
-    def doubt(self, lease: Lease, state: str, enough: int, message: str) -> str:
+    def doubt(self, lease: Lease, state: str, enough: int) -> str:
         """Puts a chunk behind all others, since it may be the model that is to blame: see jobs/lua/doubt.lua."""
-        answer = self._scripts.call("doubt", lease.job_id, lease.index, lease.token, state, enough, message)
+        answer = self._scripts.call("doubt", lease.job_id, lease.index, lease.token, state, enough)
         return cast(bytes, answer).decode()
 
     def fail(self, job_ids: Sequence[str], code: str, message: str) -> None:

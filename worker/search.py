@@ -21,10 +21,6 @@ log = logging.getLogger(__name__)
 
 LOSSES_BEFORE_SEARCH = 2  # workers are lost for other reasons too: only then may a row of the chunk be the reason
 SECOND_TRY_TIMES = 3  # a row that is tried again may take so many times as long: the machine may have been busy
-EVERY_ROW = (
-    "Every row that was tried alone killed the predicting process, or kept it busy for too long, and the others were "
-    "not tried: check that the model can predict where the workers run, then retry the job."
-)
 
 LOAD_FAILURE = (
     "Loading the model killed the predicting process, took longer than two minutes or took more memory than a "
@@ -157,7 +153,7 @@ class Search:
         suspects, lease = case.suspects, case.chunk.lease
         suspects.doubted = True
         state = suspects.to_json()
-        answer = self._duty.insist(lambda: self._leases.doubt(lease, state, DOUBTED_CHUNKS, EVERY_ROW))
+        answer = self._duty.insist(lambda: self._leases.doubt(lease, state, DOUBTED_CHUNKS))
         if answer is None:
             raise Stopping
         if answer == "refused":

@@ -13,5 +13,6 @@ redis.call('ZADD', key('workers'), int(now()), worker)
 redis.call('SET', key('worker:' .. worker), state, 'PX', WORKER_SILENCE_MS)
 for i = 3, #ARGV do
   redis.call('SET', key('served:' .. ARGV[i]), '1', 'PX', WORKER_SILENCE_MS)
+  redis.call('DEL', key('unserved:' .. ARGV[i])) -- if it is missed again, then for how long since now
 end
 return 'ok'

@@ -1,5 +1,5 @@
 #!lua
--- Closes an upload: this is the acceptance of a batch. Ends the job when every chunk is already in.
+-- Closes an upload: this is the acceptance of a batch. Ends the job when every chunk is already in, or doubted.
 -- ARGV: id, upload token, number of chunks, fingerprint of the request (used if it came with an idempotency key)
 -- Returns 'ok' (also when it was closed before by the same token), or the reason why it is refused.
 local id, token, chunks, fingerprint = unpack(ARGV)
@@ -27,9 +27,7 @@ if count(id, 'expected') > 0 then
 end
 if is_through(id) then
   finish_by_counts(id, now())
-elseif get(id, 'started_at') then
-  move(id, 'running')
-else
-  move(id, 'queued')
+elseif not fail_if_doubted(id, math.huge) then -- all may have been doubted before: nobody would ask again
+  move(id, get(id, 'started_at') and 'running' or 'queued')
 end
 return 'ok'

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- Puts a chunk behind all others: every row of it that was tried alone was to blame. When all chunks, or so many of
--- them, are like that, and no row of the job has a prediction, then it is the model, and the job fails.
--- ARGV: id, index, token, state of the search, how many chunks are enough, message
+-- them, are like that, and no row of the job has a prediction, then it is the model, and the job fails; one whose upload
+-- is still going on when it is closed (close.lua).
+-- ARGV: id, index, token, state of the search, how many chunks are enough
 -- Returns 'searched' when some row of the job has a prediction, so that the chunk is to be searched to its end;
 -- 'put back' or 'failed'; 'refused' when the token does not hold the lease any more.
-local id, index, token, state, enough, message = unpack(ARGV)
+local id, index, token, state, enough = unpack(ARGV)
 if not holds(id, index, token) then
   return 'refused'
 end
@@ -12,10 +13,8 @@ if count(id, 'rows_ok') > 0 then
   return 'searched'
 end
 redis.call('HSET', job_key(id, 'parts'), index, state)
-local doubted = redis.call('HINCRBY', job_key(id), 'doubted', 1)
-local left = count(id, 'chunks_received') - count(id, 'chunks_done') - count(id, 'chunks_left_alone')
-if get(id, 'status') == 'running' and doubted >= math.min(left, tonumber(enough)) then
-  finish(id, 'failed', now(), 'all_rows_failed', message)
+redis.call('HINCRBY', job_key(id), 'doubted', 1)
+if get(id, 'status') == 'running' and fail_if_doubted(id, tonumber(enough)) then
   return 'failed'
 end
 end_lease(id, index)

@@ -254,7 +254,7 @@ def test_step_of_a_search_that_is_repeated_is_one_attempt(bench):
 
 
 def doubt(bench, chunk, enough=20):
-    return bench.leases.doubt(chunk.lease, Suspects.begin(3).to_json(), enough, "the model")
+    return bench.leases.doubt(chunk.lease, Suspects.begin(3).to_json(), enough)
 
 
 def test_job_fails_when_every_chunk_speaks_against_the_model(bench):
@@ -271,6 +271,17 @@ def test_job_fails_when_every_chunk_speaks_against_the_model(bench):
     assert doubt(bench, bench.lease(upload.job_id)) == "failed"
     job = bench.find(upload.job_id)
     assert (job.status, job.error_code, job.rows_done) == ("failed", "all_rows_failed", 0)
+
+
+@pytest.mark.parametrize(
+    ("doubted", "then"), [(2, ("failed", "all_rows_failed")), (1, ("running", None)), (0, ("queued", None))]
+)
+def test_chunks_that_speak_against_the_model_before_their_upload_is_closed_are_judged_then(bench, doubted, then):
+    upload = bench.batch(chunks=2, close=False)
+    for _ in range(doubted):
+        assert doubt(bench, bench.lease(upload.job_id), enough=1) == "put back"
+    job = bench.store.intake.close(upload, 2)
+    assert (job.status, job.error_code) == then
 
 
 def test_so_many_doubted_chunks_are_enough(bench):
@@ -562,6 +573,16 @@ def test_version_that_is_served_again_starts_the_wait_anew(bench):
     bench.sweep()
     assert bench.find(upload.job_id).status == "queued"
     assert bench.client.get(f"qc:unserved:{KEY}") is None
+
+
+def test_version_that_was_there_meanwhile_is_missed_anew_though_nothing_waited_for_it(bench):
+    upload = bench.batch()
+    bench.client.set(f"qc:unserved:{KEY}", 1)
+    bench.announce("w1")
+    bench.client.delete(f"qc:served:{KEY}")
+    bench.announce("w2", keys=["iris@1:000000000000"])
+    bench.sweep()
+    assert bench.find(upload.job_id).status == "queued"
 
 
 @pytest.mark.parametrize("kind", ["batch", "single"])

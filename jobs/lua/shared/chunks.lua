@@ -40,6 +40,20 @@ local function move_prefix(id)
   redis.call('HSET', job_key(id), 'prefix', prefix)
 end
 
+-- Fails a batch when so many of its chunks, or all that are left, were put behind all others because every row of theirs
+-- that was tried alone was to blame, and no row of it has a prediction: then it is the model. Returns whether it is.
+local function fail_if_doubted(id, enough)
+  local doubted = count(id, 'doubted')
+  local left = count(id, 'chunks_received') - count(id, 'chunks_done') - count(id, 'chunks_left_alone')
+  if doubted == 0 or count(id, 'rows_ok') > 0 or doubted < math.min(left, enough) then
+    return false
+  end
+  finish(id, 'failed', now(), 'all_rows_failed',
+    'Every row that was tried alone killed the predicting process, or kept it busy for too long, and the others were '
+    .. 'not tried: check that the model can predict where the workers run, then retry the job.')
+  return true
+end
+
 -- Whether every chunk that this batch has to do is done, once all have come.
 local function is_through(id)
   return count(id, 'chunks_done') + count(id, 'chunks_left_alone') == count(id, 'chunks_received')
