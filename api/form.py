@@ -51,6 +51,8 @@ def read_form(pieces: Iterator[bytes], boundary: str | None) -> Form:
             return Form(fields, parameters.get("charset"), _file(events))
         if isinstance(event, File):
             raise Problem(400, "missing_file", "The form's first file is not called file. Send it as the part file.")
+        if event.name is None:  # werkzeug's types say that it cannot be
+            raise _malformed('A field has no name. Give it one, like Content-Disposition: form-data; name="model".')
         fields[event.name] = _text(events)
     raise Problem(400, "missing_file", "The form has no part file. Send the CSV as the part file, after the fields.")
 

@@ -4,7 +4,7 @@ import contextlib
 import selectors
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from socket import MSG_DONTWAIT, SHUT_RDWR, socket
 from time import monotonic, sleep, time
@@ -117,6 +117,13 @@ class Worker(ProblemErrors, ThreadWorker):  # type: ignore[misc] # gunicorn has 
         """Called when the head has been read."""
         self.heads.read(conn.sock)
         return super().handle_request(req, conn)
+
+    def finish_request(self, conn: TConn, fs: Future[object]) -> None:
+        """Called when the thread of a request is done with its connection."""
+        if conn.sock.fileno() < 0:  # closed by api/download.py: gunicorn would fail over it, and count it twice
+            self.nr_conns -= 1
+        else:
+            super().finish_request(conn, fs)
 
     def notify(self) -> None:
         """Tells gunicorn's arbiter that the main thread lives: once a second, not with every turn."""

@@ -47,7 +47,8 @@ tombstone only if it was deleted or came with an idempotency key: its id says by
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import cast
@@ -55,7 +56,7 @@ from typing import cast
 import redis
 
 from jobs.codec.patch import Patch
-from jobs.errors import MoveRefused
+from jobs.errors import MoveRefused, StoreAway
 from jobs.ids import looks_like_id
 from jobs.inbox_intake import MARK_MILLISECONDS
 from jobs.intake import Intake
@@ -68,6 +69,7 @@ from jobs.status import Status
 from jobs.tickets import Ticket, asked_tickets
 
 LOOK_SECONDS = 2.0  # between two looks after the same job
+LIST_SECONDS = 1.0  # after that a page of the list is given as it is: a web process has three to answer in
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +143,25 @@ class Store:
     def jobs(
         self, tenant: str, status: Status | None, model: str | None, limit: int, cursor: str | None
     ) -> tuple[list[Job], str | None]:
-        """The tenant's jobs, newest first, and the cursor of the next page. Raises ValueError for a bad cursor."""
-        before = _read_cursor(cursor) if cursor else None
+        """The tenant's jobs, newest first, and the cursor of the next page. Raises ValueError for a bad cursor.
+
+        Where few of many are wanted, or there, the page may be short or empty; None alone means that it is the last.
+        """
+        before, until = _read_cursor(cursor) if cursor else None, monotonic() + LIST_SECONDS
         found: list[Job] = []
         while True:
             page = self._page(tenant, before, most=max(limit, 100))
             for created_at, job_id, job in page:
-                before = (created_at, job_id)
                 if job and status in (None, job.status) and model in (None, job.model.name):
                     found.append(job)
                     if len(found) == limit:
-                        return found, _write_cursor(before)
+                        return found, _write_cursor((created_at, job_id))
             if not page:
                 return found, None
+            before = page[-1][:2]
+            self._unlist(tenant, [job_id for _, job_id, job in page if job is None])
+            if monotonic() >= until:
+                return found, _write_cursor(before)
 
     def _page(self, tenant: str, before: tuple[int, str] | None, most: int) -> list[tuple[int, str, Job | None]]:
         """Up to `most` jobs of both kinds that come after the cursor, newest first; None is one that is gone."""
@@ -177,6 +185,14 @@ class Store:
             (at, job_id, read_record(job_id, fields(record), self._limits.single_ttl_seconds) if record else None)
             for (at, job_id), record in zip(order, records, strict=True)
         ]
+
+    def _unlist(self, tenant: str, gone: Sequence[str]) -> None:
+        """Takes jobs that are gone out of the list, so that the next one who reads it does not meet them."""
+        if gone:
+            with suppress(StoreAway), translated(), self._client.pipeline(transaction=False) as pipeline:
+                for kind in ("batch", "single"):
+                    pipeline.zrem(f"{PREFIX}jobs:{tenant}:{kind}", *gone)
+                pipeline.execute()
 
     def ahead(self, job: Job) -> Ahead:
         """What was accepted before this job and has not ended."""

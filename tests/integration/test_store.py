@@ -10,7 +10,7 @@ from jobs.ids import ID_LENGTH, looks_like_id
 from jobs.inbox_leases import SingleResult
 from jobs.intake import Upload
 from jobs.status import Status, may_move
-from tests.integration.conftest import Bench
+from tests.integration.conftest import MODEL, Bench
 from tests.waiting import wait_until
 
 ABSENT = "a" * 32
@@ -345,6 +345,36 @@ def test_jobs_are_filtered_by_status_and_model(bench):
     assert [job.id for job in found] == [upload.job_id]
     assert bench.store.jobs("public", None, "iris", 10, None) == ([], None)
     assert bench.store.jobs("others", None, None, 10, None) == ([], None)
+
+
+def test_list_of_many_jobs_that_are_gone_is_read_in_bounded_steps(bench, monkeypatch):
+    monkeypatch.setattr("jobs.store.LIST_SECONDS", 0.0)
+    upload = bench.batch()
+    gone = [bench.store.intake.new_single("public", MODEL, "7").job_id for _ in range(1000)]
+    later = bench.now() + 1000
+    bench.client.zadd("qc:jobs:public:single", {job_id: later + number for number, job_id in enumerate(gone)})
+    page, cursor = bench.store.jobs("public", None, None, 10, None)
+    assert (page, bench.client.zcard("qc:jobs:public:single")) == ([], 900)  # nobody meets these again
+    steps = 1
+    while cursor and not page:
+        page, cursor = bench.store.jobs("public", None, None, 10, cursor)
+        steps += 1
+    assert [job.id for job in page] == [upload.job_id]
+    assert steps == 11
+    assert bench.store.jobs("public", None, None, 10, cursor) == ([], None)
+    assert bench.client.exists("qc:jobs:public:single") == 0
+
+
+def test_list_in_which_little_matches_is_read_in_bounded_steps(bench, monkeypatch):
+    monkeypatch.setattr("jobs.store.LIST_SECONDS", 0.0)
+    bench.store.cancel(bench.batch().job_id, "public")
+    for _ in range(150):
+        bench.single()
+    page, cursor = bench.store.jobs("public", Status.CANCELED, None, 10, None)
+    assert page == []
+    page, cursor = bench.store.jobs("public", Status.CANCELED, None, 10, cursor)
+    assert [job.status for job in page] == ["canceled"]
+    assert bench.client.zcard("qc:jobs:public:single") == 150
 
 
 @pytest.mark.parametrize("cursor", ["x", "1", "-", "1-" + "A" * 32, "9" * 40 + "-" + ABSENT])

@@ -591,6 +591,8 @@ def test_a_file_part_may_have_no_file_name_and_a_charset():
         (form(*[('name="model"', b"a")] * 40), "malformed_form"),
         (f"--{BOUNDARY}\r\n".encode() + b"X: " + b"y" * 200_000, "malformed_form"),
         (f"--{BOUNDARY}\r\nX: y\r\n\r\nabc\r\n--{BOUNDARY}--".encode(), "malformed_form"),
+        (form(('name="model"', b"a"), ("", b"b"), ('name="file"', b"a")), "malformed_form"),
+        (f"--{BOUNDARY}\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--{BOUNDARY}--".encode(), "malformed_form"),
     ],
 )
 def test_a_form_that_is_not_as_asked_is_refused(data, code):
