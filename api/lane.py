@@ -167,8 +167,6 @@ class Lane:
         try:
             for start in range(0, len(requests), MOST_AT_ONCE):
                 self._accept(requests[start : start + MOST_AT_ONCE])
-        except StoreFull:  # the app tries again, and says so
-            self._give_all_back(requests)
         except Exception as error:  # whatever it is, each of them is answered, and the app says what it is
             # Also those of the next slices: a store that is away is not waited for with each of them.
             for request in [request for request in requests if request in self._inside]:

@@ -8,11 +8,11 @@ from flask import Blueprint, Response, g, request
 from api.answers import accepted, json_answer, told
 from api.context import current
 from api.given_back import Returned
-from api.idempotency import Accepted, once
+from api.idempotency import Accepted, current_key, once
 from api.problems import AWAY_SECONDS, Problem
 from api.single import accept_single, read_document
 from api.waiting import asked_wait, waiting
-from jobs.errors import StoreAway
+from jobs.errors import KeyRefused, StoreAway
 from jobs.record import Job
 from jobs.status import Status
 
@@ -34,10 +34,9 @@ def predict() -> Response:
         with suppress(StoreAway):  # it is accepted all the same: the client is told where to find it
             job = waiter.until_end(job)
     headers = {"X-Job-Id": job.id, "X-Model": job.model.label} | found.headers
-    if _came_to_nothing(job):
-        # Asked again with its key, it would only be told the same again.
-        current().store.intake.free_key(job)
     in_place = job.ended and wait.applied != "respond-async"
+    if current_key().digest:
+        _settle_key(job, in_place)
     response = wait.note(_answer(job, headers) if in_place else accepted(job), waiter.is_seated)
     response.headers.update(headers)
     return response
@@ -63,6 +62,18 @@ def _read() -> dict[str, object]:
     if "input" not in document:
         raise Problem(422, "missing_input", 'The body has no input. Send one like {"input": …}.')
     return document
+
+
+def _settle_key(job: Job, in_place: bool) -> None:
+    """What becomes of the idempotency key that the request came with. Raises KeyRefused, StoreAway."""
+    intake = current().store.intake
+    # A 202 says that the job can be found by its key, so that has to be sure before it is given. Where it cannot be,
+    # the same request was answered a moment ago that the job came to nothing, or the job is gone.
+    if not in_place and not intake.keep_key(job):
+        raise KeyRefused("idempotency_key_in_use")
+    if in_place and _came_to_nothing(job):
+        # Asked again with its key, it would only be told the same again.
+        intake.free_key(job)
 
 
 def _came_to_nothing(job: Job) -> bool:

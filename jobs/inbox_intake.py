@@ -88,12 +88,15 @@ class InboxIntake:
         return NewSingle(*facts, key, fingerprint)
 
     def accept_singles(self, singles: Sequence[NewSingle]) -> list[bytes | BaseException]:
-        """Accepts single predictions in one round trip; the answer to each is for `accepted`."""
+        """Accepts single predictions in one round trip; the answer to each is for `accepted`, also a StoreFull."""
         arguments: list[Argument] = [MARK_MILLISECONDS]
         for single in singles:
             items = single.arguments()
             arguments += (len(items), *items)
-        answers: list[bytes | BaseException] = self._scripts.call("accept_singles", *arguments)
+        try:
+            answers: list[bytes | BaseException] = self._scripts.call("accept_singles", *arguments)
+        except StoreFull:
+            return self._said_before([single.job_id for single in singles])
         return answers
 
     def accepted(self, single: NewSingle, answer: bytes | BaseException) -> tuple[Job, list[Ticket]] | None:
@@ -153,9 +156,23 @@ class InboxIntake:
         """Makes an id of the store's present generation and calls an accepting script with it."""
         while True:
             job_id, generation = self._lookup.new_id(tenant)
-            answer = text(call(job_id, generation, tenant, *arguments))
+            try:
+                answer = text(call(job_id, generation, tenant, *arguments))
+            except StoreFull:
+                [said] = self._said_before([job_id])
+                if isinstance(said, BaseException):
+                    raise
+                answer = text(said)
             if self._is_accepted(answer):
                 return job_id, answer
+
+    def _said_before(self, job_ids: Sequence[str]) -> list[bytes | BaseException]:
+        """What an accepting script has said of each job, or StoreFull, where a full store has not run it.
+
+        It may have been full only when the script was called a second time, after the answer to the first one was
+        lost. The tickets are to be put: one too many changes nothing.
+        """
+        return [StoreFull() if at is None else b"front " + at for at in self._lookup.created_at(job_ids)]
 
     def _is_accepted(self, answer: str) -> bool:
         """False when the store has begun another life since we asked. Raises what the answer refuses with."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from jobs.codec.layout import Layout
-from jobs.errors import UploadRefused
+from jobs.errors import StoreFull, UploadRefused
 from jobs.inbox_intake import InboxIntake, check_key, check_room
 from jobs.keys import new_token, text, texts
 from jobs.record import Job, ModelVersion
@@ -90,8 +90,14 @@ class Intake(InboxIntake):
 
         The `fingerprint` of the request is what its idempotency key is bound to, if it came with one.
         """
-        answer = self._scripts.call("close", upload.job_id, upload.token, chunks, fingerprint)
-        _check_upload(upload, text(answer))
+        try:
+            answer = self._scripts.call("close", upload.job_id, upload.token, chunks, fingerprint)
+        except StoreFull:
+            # A full store runs no such script: also not a second time, after the answer to the first one was lost.
+            if not self._lookup.is_closed(upload.job_id, upload.token):
+                raise
+        else:
+            _check_upload(upload, text(answer))
         return self._lookup.read(upload.job_id)
 
     def take_back(self, upload: Upload) -> None:
@@ -108,8 +114,15 @@ class Intake(InboxIntake):
         return Bound(job_id, fingerprint)
 
     def free_key(self, job: Job) -> None:
-        """Frees the idempotency key that a job came with, so that the same request makes a new job."""
+        """Frees the idempotency key that a job came with, so that the same request makes a new job.
+
+        One that is to be kept stays as it is.
+        """
         self._scripts.call("free_key", job.id)
+
+    def keep_key(self, job: Job) -> bool:
+        """Has a job keep its idempotency key whatever comes of it; False when it has none any more."""
+        return bool(self._scripts.call("keep_key", job.id))
 
     # Retrying
 

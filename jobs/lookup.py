@@ -1,5 +1,6 @@
 """Finding a job by its id, or what is known of one that is not there."""
 
+from collections.abc import Iterable
 from time import monotonic
 
 import redis
@@ -52,6 +53,20 @@ class Lookup:
         if not record:
             raise JobGone(job_id, "job_deleted", None)
         return read_record(job_id, fields(record), self._limits.single_ttl_seconds)
+
+    def is_closed(self, job_id: str, token: str) -> bool:
+        """Whether the upload with this token was closed, and its job is still there."""
+        with translated():
+            found = self._client.hget(job_key(job_id), "closed")
+        return found is not None and text(found) == token
+
+    def created_at(self, job_ids: Iterable[str]) -> list[bytes | None]:
+        """When each of these jobs was created, in milliseconds; None where it is not there."""
+        with translated(), self._client.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hget(job_key(job_id), "created_at")
+            found: list[bytes | None] = pipeline.execute()
+        return found
 
     def new_id(self, tenant: str) -> tuple[str, str]:
         """An id for a new job, and the generation it is of, which the store is asked to compare."""

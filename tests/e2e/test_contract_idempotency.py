@@ -460,6 +460,84 @@ def test_prediction_that_came_to_nothing_is_tried_anew(stack, code):
     assert again.headers["X-Job-Id"] != job["id"]
 
 
+def fail(own, job_id):
+    """Fails a job for the server's reasons."""
+    with redis.Redis.from_url(own.redis_url) as store:
+        limits = Limits.of(Settings(redis_url=own.redis_url))
+        Scripts(store, limits).call("fail", "deadline_exceeded", "It did not end in time.", job_id)
+
+
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=0"])
+@pytest.mark.parametrize("end", ["canceled", "failed"])
+def test_prediction_that_was_answered_with_202_keeps_its_key_whatever_comes_of_it(stack, prefer, end):
+    own = stack(workers=0)
+    client, headers = Client(own.url), {"Idempotency_Key": new_key()}
+    job = client.predict(1, "?model=identity", Prefer=prefer, **headers).json
+    if end == "canceled":
+        client.ask("POST", job["links"]["cancel"])
+    else:
+        fail(own, job["id"])
+    for _ in range(2):
+        later = client.predict(1, "?model=identity", Prefer="respond-async", **headers)
+        assert (later.status, later.json["id"], later.json["status"]) == (202, job["id"], end)
+        at_once = client.predict(1, "?model=identity", **headers)
+        assert at_once.code == ("job_canceled" if end == "canceled" else "deadline_exceeded")
+        assert (at_once.headers["X-Job-Id"], replayed(at_once)) == (job["id"], "true")
+    assert [each["id"] for each in jobs_of(client)] == [job["id"]]
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_prediction_whose_store_goes_away_is_told_202_only_if_it_has_no_key_to_keep(stack, has_key):
+    own = stack(workers=0)
+    client, headers = Client(own.url), {"Idempotency_Key": new_key()} if has_key else {}
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(client.predict(1, "?model=identity&wait=1", **headers)))
+    with redis.Redis.from_url(own.redis_url) as store:
+        waiting.start()
+        (job,) = wait_until(lambda: jobs_of(client), 10, "nothing was accepted")
+        store.client_pause(5000)
+        waiting.join(20)
+        store.ping()  # it goes on
+    if not has_key:
+        assert (found[0].status, found[0].json["id"]) == (202, job["id"])
+        return
+    assert (found[0].status, found[0].code) == (503, "queue_unavailable")
+    again = client.predict(1, "?model=identity&wait=1", **headers)
+    assert (again.status, again.json["id"], replayed(again)) == (202, job["id"], "true")
+
+
+def test_prediction_whose_first_answer_was_lost_is_tried_anew_after_it_came_to_nothing(stack):
+    own = stack(workers=0)
+    client, key = Client(own.url), new_key()
+    body = b'{"input":1}'
+    with client.connected() as connection:
+        connection.sendall(head(key, len(body), "/predict?model=identity&wait=25", "application/json") + body)
+        (job,) = wait_until(lambda: jobs_of(client), 10, "nothing was accepted")
+        for pid in (before := web_processes(own)):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: set(web_processes(own)) - set(before), 10, "no new web process")
+    fail(own, job["id"])
+
+    def ask(wait):
+        return client.ask(
+            "POST",
+            "/predict?model=identity&wait=25",
+            body,
+            {"Content-Type": "application/json", "Idempotency-Key": key, **wait},
+        )
+
+    again = ask({})
+    assert (again.status, again.code, again.headers["X-Job-Id"]) == (503, "deadline_exceeded", job["id"])
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(ask({})))
+    waiting.start()
+    (anew,) = wait_until(lambda: client.get("/jobs?status=queued").json["jobs"], 10, "it was not tried anew")
+    fail(own, anew["id"])
+    waiting.join(20)
+    assert (found[0].headers["X-Job-Id"], replayed(found[0])) == (anew["id"], None)
+    assert anew["id"] != job["id"]
+
+
 def test_large_upload_costs_no_memory_for_its_key(shared_stack, client):
     rows = b"x,more\n" + (b"1," + b"m" * 998 + b"\n") * 30_000  # 30 MB
     headers = {"Idempotency_Key": new_key()}

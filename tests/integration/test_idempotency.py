@@ -5,13 +5,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from jobs.connection import web_client
-from jobs.errors import JobGone, KeyRefused, SameRequest, StoreAway, UploadRefused
+from jobs.errors import JobGone, KeyRefused, SameRequest, StoreAway, StoreFull, UploadRefused
 from jobs.ids import ID_LENGTH
+from jobs.inbox_intake import SmallBatch
 from jobs.intake import Bound
 from jobs.keys import new_token
 from jobs.record import packed_sha256
 from jobs.store import Store
-from tests.integration.conftest import MODEL, TENANT
+from tests.integration.conftest import MODEL, TENANT, Bench
 from tests.proxy import Proxy
 
 KEY = "ab" * 32
@@ -213,6 +214,25 @@ def test_key_that_was_freed_can_be_had_again(bench):
     assert bound(bench) == Bound(second.id, OTHER_PRINT)
 
 
+def test_key_that_is_kept_is_not_freed(bench):
+    job = accept_single(bench)
+    assert bench.store.intake.keep_key(job)
+    bench.store.cancel(job.id, TENANT)
+    bench.store.intake.free_key(job)
+    assert bound(bench) == Bound(job.id, PRINT)
+
+
+def test_key_that_a_job_has_no_more_cannot_be_kept(bench):
+    first = accept_single(bench)
+    bench.store.intake.free_key(first)
+    second = accept_single(bench)
+    assert not bench.store.intake.keep_key(first)
+    bench.store.delete(second.id, TENANT)
+    assert not bench.store.intake.keep_key(second)
+    assert bench.client.exists(f"qc:job:{second.id}") == 0
+    assert bound(bench) == Bound(second.id, PRINT)
+
+
 def scripts_of(bench):
     return bench.store._scripts.call
 
@@ -289,6 +309,74 @@ def test_single_whose_acceptance_was_never_heard_of_is_found(bench, lossy):
     with pytest.raises(SameRequest) as same:
         accept_single(bench)
     assert same.value.job_id == job_id
+
+
+@pytest.fixture
+def filling(bench, lossy, monkeypatch):
+    """The same; the store is full from the moment at which the first reply or request is dropped."""
+    proxy, store = lossy
+    lose = proxy.loses
+
+    def loses(kind):
+        lost = lose(kind)
+        if lost:
+            bench.client.config_set("maxmemory", 1)
+        return lost
+
+    monkeypatch.setattr(proxy, "loses", loses)
+    yield proxy, store
+    bench.client.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+@pytest.mark.parametrize("lose", [Proxy.drop_replies, Proxy.drop_requests])
+def test_close_that_ran_is_an_acceptance_also_when_the_store_is_full_at_its_repetition(
+    bench, filling, lose, is_stopped
+):
+    proxy, store = filling
+    upload = accept_batch(bench)
+    bench.client.delete(NAME)  # the script is loaded
+    upload = open_batch(bench)
+    bench.store.intake.append(upload, 0, b"blob", 3)
+    if is_stopped:
+        bench.store.cancel(upload.job_id, TENANT)
+    lose(proxy)
+    if lose is Proxy.drop_replies and not is_stopped:
+        assert store.intake.close(upload, 1, PRINT).status == "queued"
+        assert bound(bench) == Bound(upload.job_id, PRINT)
+    else:
+        with pytest.raises(StoreFull):
+            store.intake.close(upload, 1, PRINT)
+        assert bench.client.hget(f"qc:job:{upload.job_id}", "closed") is None
+    assert proxy.undropped == 0
+
+
+def accept_small(store):
+    batch = SmallBatch(b'[["7"]]', 1, 10.0, 0.1, 100)
+    return store.intake.accept_batch(TENANT, MODEL, Bench.layout(None), batch, key=KEY, fingerprint=PRINT)
+
+
+def accept_one(store):
+    return store.intake.accept_single(TENANT, MODEL, '{"RM":"7"}', key=KEY, fingerprint=PRINT)
+
+
+@pytest.mark.parametrize("accept", [accept_one, accept_small])
+@pytest.mark.parametrize("lose", [Proxy.drop_replies, Proxy.drop_requests])
+def test_acceptance_that_ran_is_one_also_when_the_store_is_full_at_its_repetition(bench, filling, lose, accept):
+    proxy, store = filling
+    accept(bench.store)
+    bench.client.delete(NAME)  # the script is loaded
+    lose(proxy)
+    if lose is Proxy.drop_replies:
+        job, tickets = accept(store)
+        assert (job.status, len(tickets)) == ("queued", 1)
+        assert bench.find(job.id).created_at == job.created_at
+        assert bound(bench) == Bound(job.id, PRINT)
+    else:
+        with pytest.raises(StoreFull):
+            accept(store)
+        assert bound(bench) is None
+    assert proxy.undropped == 0
 
 
 @pytest.mark.parametrize("lose", [Proxy.drop_replies, Proxy.drop_requests])

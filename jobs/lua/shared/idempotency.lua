@@ -12,6 +12,12 @@ local function key_owner(tenant, digest)
   return string.match(redis.call('GET', idempotency_key(tenant, digest)) or '', '^(%S+) ?(%S*)$')
 end
 
+-- Whether a job that is there has the idempotency key that it came with.
+local function has_key(id)
+  local digest = get(id, 'idempotency')
+  return digest and key_owner(get(id, 'tenant'), digest) == id
+end
+
 -- Whether an upload still goes on: one without a sign of life has lost its web process.
 local function is_uploading(id, at)
   local deadline = redis.call('ZSCORE', key('receiving'), id)
