@@ -11,7 +11,7 @@ from api.given_back import Returned
 from api.idempotency import Accepted, current_key, once
 from api.problems import AWAY_SECONDS, Problem
 from api.single import accept_single, read_document
-from api.waiting import asked_wait, waiting
+from api.waiting import asked_wait, client_is_gone, waiting
 from jobs.errors import KeyRefused, StoreAway
 from jobs.record import Job
 from jobs.status import Status
@@ -65,11 +65,12 @@ def _read() -> dict[str, object]:
 
 
 def _settle_key(job: Job, in_place: bool) -> None:
-    """What becomes of the idempotency key that the request came with. Raises KeyRefused, StoreAway."""
+    """What becomes of the idempotency key that the request came with. Raises KeyRefused, StoreAway and JobGone."""
     intake = current().store.intake
-    # A 202 says that the job can be found by its key, so that has to be sure before it is given. Where it cannot be,
-    # the same request was answered a moment ago that the job came to nothing, or the job is gone.
-    if not in_place and not intake.keep_key(job):
+    # A 202 says that the job can be found by its key, so that has to be sure before it is given, if anybody hears it.
+    if not in_place and not client_is_gone() and not intake.keep_key(job):
+        current().store.find(job.id, job.tenant)  # raises what is known of it when it is gone
+        # The same request was answered a moment ago that the job came to nothing.
         raise KeyRefused("idempotency_key_in_use")
     if in_place and _came_to_nothing(job):
         # Asked again with its key, it would only be told the same again.

@@ -16,11 +16,12 @@ import redis
 from redis.exceptions import RedisError
 from rq import SimpleWorker
 from rq.exceptions import StopRequested
+from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 
 from jobs.errors import StoreAway, StoreFull
-from jobs.tickets import QUEUE, WORK_ON_INBOX, WORK_ON_JOB, TicketJob
+from jobs.tickets import FAILURE_TTL_SECONDS, QUEUE, WORK_ON_INBOX, WORK_ON_JOB, TicketJob
 from worker.child import Child
 from worker.duty import Duty
 from worker.rounds import Rounds
@@ -130,8 +131,13 @@ class TicketWorker(SimpleWorker):
         for queue in self.queues:
             # RQ's lock lasts for fifteen minutes, also when the worker that has it was killed: nobody clears up then.
             self.connection.expire(queue.registry_cleaning_key, MAINTENANCE_SECONDS, lt=True)
-            queue.failed_job_registry.cleanup(self.connection.time()[0])
+            self._forget_failed(queue.failed_job_registry)
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+
+    def _forget_failed(self, registry: FailedJobRegistry) -> None:
+        now = self.connection.time()[0]
+        registry.cleanup(now)
+        self.connection.zremrangebyscore(registry.key, now + FAILURE_TTL_SECONDS + 1, "+inf")  # by a clock that is fast
 
     def reorder_queues(self, reference_queue: Any) -> None:  # noqa: ANN401 - RQ's signature
         """RQ calls this right after a pop: from here on there is a ticket that must not be dropped.

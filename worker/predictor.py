@@ -67,6 +67,7 @@ class Serving:
         self._spent_elsewhere = 0.0  # on single predictions, while the present chunk was worked on
         self._sub_blocks: dict[str, SubBlocks] = {}
         self._loaded: OrderedDict[tuple[str, ...], Predictor] = OrderedDict()
+        self._has_dropped = False  # models, to make room: what they left behind, or who still uses them, takes some
         self._resident_at_first = 0  # after the first answer since a model was loaded
 
     def run(self) -> None:
@@ -168,12 +169,14 @@ class Serving:
             if not self._loaded:
                 raise
         self._loaded.clear()
+        self._has_dropped = True
         gc.collect()
         return load(self._models_path, name, version, sha256)
 
     def _is_crowded(self) -> bool:
         """Whether other models, or what earlier predictions left behind, take memory that a new process would have."""
-        return len(self._loaded) > 1 or 0 < GROWN_TIMES * self._resident_at_first < resident_bytes(os.getpid())
+        has_grown = 0 < GROWN_TIMES * self._resident_at_first < resident_bytes(os.getpid())
+        return self._has_dropped or len(self._loaded) > 1 or has_grown
 
     def _say(self, frame: Frame) -> None:
         for piece in pack(frame):

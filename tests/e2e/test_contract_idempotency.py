@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import uuid
+from time import sleep
 
 import pytest
 import redis
@@ -484,6 +485,22 @@ def test_prediction_that_was_answered_with_202_keeps_its_key_whatever_comes_of_i
         assert at_once.code == ("job_canceled" if end == "canceled" else "deadline_exceeded")
         assert (at_once.headers["X-Job-Id"], replayed(at_once)) == (job["id"], "true")
     assert [each["id"] for each in jobs_of(client)] == [job["id"]]
+
+
+def test_prediction_whose_client_did_not_wait_for_a_202_is_tried_anew_after_it_came_to_nothing(stack):
+    own = stack(workers=0)
+    client, key = Client(own.url), new_key()
+    body = b'{"input":1}'
+    with client.connected() as connection:
+        connection.sendall(head(key, len(body), "/predict?model=identity&wait=25", "application/json") + body)
+        (job,) = wait_until(lambda: jobs_of(client), 10, "nothing was accepted")
+    sleep(3)  # its thread looks now and then whether anybody is there still
+    fail(own, job["id"])
+    path, headers = "/predict?model=identity&wait=25", {"Content-Type": "application/json", "Idempotency-Key": key}
+    assert client.ask("POST", path, body, headers).code == "deadline_exceeded"
+    again = client.ask("POST", path, body, {**headers, "Prefer": "respond-async"})
+    assert again.status == 202
+    assert again.json["id"] != job["id"]
 
 
 @pytest.mark.parametrize("has_key", [True, False])

@@ -15,7 +15,7 @@ import settings
 from tests.processes import children, descendants, is_alive, parent_of
 from tests.waiting import wait_until
 from tests.zoo.estimators import Exits, Hangs, Identity, Segfaults, Slow, write
-from tests.zoo.greedy import MEBIBYTE, Draws, Heavy, Hoards, Keeps, Leaks, Roomy, Spreads, Swells
+from tests.zoo.greedy import MEBIBYTE, Draws, Heavy, Hoards, Keeps, Leaks, Roomless, Roomy, Spreads, Swells
 from worker.child import Child, ChildDied, Doing, scrub
 from worker.frames import Frame
 
@@ -35,6 +35,7 @@ ANIMALS = {
     "roomy": Roomy(),
     "heavy": Heavy(),
     "heavy2": Heavy(),
+    "roomless": Roomless(),
     "heavy1000": Heavy(1000),
     "draws": Draws(),
 }
@@ -298,6 +299,14 @@ def test_model_that_has_no_room_beside_others_is_loaded_without_them(start):
     assert len(pids) == 1
 
 
+def test_row_is_not_blamed_where_models_were_dropped_to_make_room(start):
+    asking = start(600 * MEBIBYTE)
+    asking.predict("heavy", 1)
+    asking.predict("roomless", 1)
+    assert asking.death("roomless", -1).reason == "out_of_memory"
+    assert asking.ask("roomless", -1)[0]["code"] == "out_of_memory"
+
+
 def test_model_that_has_no_room_at_all_ends_the_predictor_while_it_is_loaded(start):
     death = start(600 * MEBIBYTE).death("heavy1000", 1)
     assert (death.reason, death.doing.stage) == ("out_of_memory", "load")
@@ -306,8 +315,11 @@ def test_model_that_has_no_room_at_all_ends_the_predictor_while_it_is_loaded(sta
 def test_what_a_predictor_said_before_it_ended_is_heard_when_another_question_is_asked(asking):
     first, second, deadly = asking.send("identity", 7), asking.send("identity", 8), asking.send("exits", -1)
     asking.wait(first)
-    pid = deadly.running.forked.pid
-    wait_until(lambda: not is_alive(pid), 5, "it still runs")
+
+    def is_known_to_have_ended():
+        return asking.child.pid and deadly.running.forked.has_ended
+
+    wait_until(is_known_to_have_ended, 5, "it still runs")
     assert asking.predict("identity", 2) == [2]
     assert asking.wait(second)[0]["result"]["prediction"] == 8
     with pytest.raises(ChildDied) as died:

@@ -1,6 +1,7 @@
 """The rules of leases, commits, slots, inboxes and the sweep, in the scripts themselves."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -282,6 +283,15 @@ def test_chunks_that_speak_against_the_model_before_their_upload_is_closed_are_j
         assert doubt(bench, bench.lease(upload.job_id), enough=1) == "put back"
     job = bench.store.intake.close(upload, 2)
     assert (job.status, job.error_code) == then
+
+
+def test_chunk_that_was_searched_to_its_end_speaks_against_the_model_no_more(bench):
+    upload = bench.batch(chunks=1, close=False)
+    state = replace(Suspects.begin(3), doubted=True).to_json()
+    assert bench.leases.doubt(bench.lease(upload.job_id).lease, state, 20) == "put back"
+    assert bench.commit(bench.lease(upload.job_id), failed=3)
+    bench.store.intake.append(upload, 1, b"blob", 3)
+    assert bench.store.intake.close(upload, 2).status == "running"
 
 
 def test_so_many_doubted_chunks_are_enough(bench):

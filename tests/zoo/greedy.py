@@ -91,6 +91,15 @@ class Heavy(Animal):
         self.kept = np.ones(self.mebibytes * MEBIBYTE, dtype=np.uint8)
 
 
+class Roomless(Heavy):
+    """Takes memory when it is loaded, and wants far more than there is for negative rows."""
+
+    def answer(self, x):
+        if (x < 0).any():
+            bytearray(50 * GIGABYTE)
+        return x
+
+
 class Draws(Animal):
     """Gives a random number of numpy's old generator."""
 

@@ -1,9 +1,14 @@
 -- What is kept of single chunks while a batch is worked on.
 
--- Drops what the search for a poison row has kept of a chunk.
+-- Drops what the search for a poison row has kept of a chunk, which has its outcome: it speaks against the model no more.
 local function forget_search(id, index)
-  if redis.call('HDEL', job_key(id, 'parts'), index) == 0 then
+  local state = redis.call('HGET', job_key(id, 'parts'), index)
+  if not state then
     return
+  end
+  redis.call('HDEL', job_key(id, 'parts'), index)
+  if cjson.decode(state).doubted then
+    redis.call('HINCRBY', job_key(id), 'doubted', -1)
   end
   local prefix = index .. ':'
   for _, field in ipairs(redis.call('HKEYS', job_key(id, 'parts'))) do
