@@ -88,15 +88,21 @@ def without_workers(events):
 
 
 def occupied(events):
-    """An event where a worker begins to be at one thing for long, as at a row that hangs, and one where it is free."""
+    """An event where a worker begins to be at one thing for long, as at a row that hangs, and one where it is free.
+
+    One that is lost over it was at it until then.
+    """
     last, holds, found = {}, defaultdict(set), []
     for event in events:
-        if event["kind"] not in ("leased", "released"):
+        if event["kind"] not in {"leased", "released", *WORKER_LOSSES}:
             continue
         pid, at = event["pid"], event["at"]
         if holds[pid] and at - last[pid] > LONG_STEP_SECONDS:
             found += [{"kind": "occupied", "pid": pid, "at": last[pid]}, {"kind": "free", "pid": pid, "at": at}]
-        change = holds[pid].add if event["kind"] == "leased" else holds[pid].discard
-        change((event["job"], event["chunk"]))
+        if event["kind"] in WORKER_LOSSES:
+            holds[pid].clear()
+        else:
+            change = holds[pid].add if event["kind"] == "leased" else holds[pid].discard
+            change((event["job"], event["chunk"]))
         last[pid] = at
     return found

@@ -336,6 +336,16 @@ def test_time_in_which_all_workers_are_at_something_that_takes_long_does_not_cou
     assert gap.seconds == 5
 
 
+def test_time_until_the_loss_of_a_worker_that_was_at_something_long_does_not_count(run):
+    death(run, 16)
+    run.add(13, "leased", pid=3, job="b", chunk="0", token="t3")
+    run.add(14, "announced", pid=3, state="busy")
+    run.add(24, "death", pid=3, what="worker-3 killed")
+    run.add(25, "announced", pid=4, state="idle")
+    (gap,) = gaps(run.evidence.events)
+    assert gap.seconds == 3
+
+
 def test_key_without_expiry_and_what_is_left_over_are_found(run):
     run.add(9, "unexpiring", key="qc:job:a:rows")
     assert run.violated()[0] == {"keys"}
