@@ -152,7 +152,8 @@ class Slices:
                     asked.append(None)
                 if asked[0] is None and not is_over():
                     asked = deque([self._chunks.ask_next(batch)])
-                self._look_at_inboxes()
+                if not (asked[0] and self._chunks.was_disturbed(asked[0])):  # it is in the predictor's hands already
+                    self._look_at_inboxes()
         finally:
             while asked:
                 self._give_back(asked.pop())

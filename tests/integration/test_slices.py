@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import threading
+from time import sleep
 
 import pytest
 from process import ROOT
@@ -232,6 +233,24 @@ def test_poison_singles_do_not_keep_a_chunk_from_its_end(worker):
     job = worker.bench.find(job_id)
     assert (job.status, job.rows_ok) == ("succeeded", 1_500)
     assert set(worker.attempts(job_id)) == {("crashed", True)}
+
+
+def test_chunk_that_was_disturbed_once_is_left_alone_when_it_was_asked_for_ahead_too(worker):
+    job_id = worker.batch("slow", *[100] * 4)
+    worker.slices._chunks._disturbed.extend([(job_id, "2"), (job_id, "3")])
+    commits = []
+
+    def poison():
+        commits.append(1)
+        if len(commits) == 2:  # the third chunk is being predicted already
+            worker.single("exits", -1)
+            sleep(0.05)
+
+    worker.leases.committed = poison
+    while worker.bench.find(job_id).status != "succeeded":
+        worker.work(job_id)
+    assert len(commits) == 4
+    assert worker.attempts(job_id) == []
 
 
 def test_neighbours_of_a_poison_single_are_answered_before_it(worker):
