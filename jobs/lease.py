@@ -12,8 +12,3 @@ class Lease:
     job_id: str
     index: str
     token: str
-
-    @property
-    def chunk(self) -> tuple[str, str]:
-        """What is held, whoever holds it."""
-        return self.job_id, self.index

@@ -27,8 +27,9 @@ class LeasedChunk:
 
     `losses` says how many workers were lost over it, `search` how far the search for a poison row in it has come
     (worker.suspects; None: there is none), `rows_per_second` what one worker does of the model (None: nobody knows),
-    `doubted` how many chunks of the job were, as long as no row of it has a prediction. `patch` holds what an earlier
-    job made of the chunk, which has `rows_in_all`.
+    `doubted` how many chunks of the job were, as long as no row of it has a prediction, `disturbed` whether a single
+    prediction has killed a predictor that was at it. `patch` holds what an earlier job made of the chunk, which has
+    `rows_in_all`.
     """
 
     lease: Lease
@@ -39,6 +40,7 @@ class LeasedChunk:
     search: str | None
     rows_per_second: float | None
     doubted: int
+    disturbed: bool
     patch: Patch | None = None
     rows_in_all: int = 0
 
@@ -117,7 +119,7 @@ class Leases(InboxLeases):
         answer = self._scripts.call("lease", job_id, *holding, slot, ticket_id, int(ahead))
         if answer[0] != b"chunk":
             return None
-        _, index, rows, blob, waiting, losses, search, rate, doubted, *patch = answer
+        _, index, rows, blob, waiting, losses, search, rate, doubted, disturbed, *patch = answer
         return LeasedChunk(
             lease=Lease(job_id, index.decode(), token),
             rows=int(rows),
@@ -128,6 +130,7 @@ class Leases(InboxLeases):
             search=search.decode() or None,
             rows_per_second=float(rate) if rate else None,
             doubted=int(doubted),
+            disturbed=bool(disturbed),
             patch=Patch.read(*patch),
         )
 
@@ -147,7 +150,10 @@ class Leases(InboxLeases):
         return bool(answer == b"ok")
 
     def give_back(self, leases: Sequence[Lease], reason: str = "") -> None:
-        """Hands leases back unfinished, to the front. `reason`: the attempt that this was, to be listed."""
+        """Hands leases back unfinished, to the front. `reason`: the attempt that this was, to be listed.
+
+        It is "shutdown", or what a single prediction has done to the predictor, which disturbed the chunk.
+        """
         self._scripts.call("give_back", reason, *_flat(leases))
 
     def keep_search(self, lease: Lease, step: SearchStep) -> bool:

@@ -1,7 +1,6 @@
 """One chunk of a batch after the other: leased, predicted, handed in."""
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -20,7 +19,6 @@ from worker.served import Served
 log = logging.getLogger(__name__)
 
 AHEAD_SECONDS = 0.5  # a chunk that takes longer needs no other in waiting: the store takes some milliseconds
-MOST_DISTURBED = 64  # chunks that are remembered
 STILLBORN_SECONDS = 1.0  # the pause after a predictor that died before it began with anything
 
 
@@ -45,8 +43,6 @@ class Chunks:
         self._duty = duty
         self._pace = pace
         self._search = Search(leases, child, duty, pace, max_load_attempts)
-        # The chunks that single predictions have to wait for: one has killed the predictor while it was at them.
-        self._disturbed: deque[tuple[str, str]] = deque(maxlen=MOST_DISTURBED)
 
     def ask_next(self, batch: Batch, ahead: bool = False) -> Asked | None:
         """Leases the next chunk and asks for it; None when there is none."""
@@ -97,10 +93,6 @@ class Chunks:
             self._duty.release([lease])
         return False
 
-    def was_disturbed(self, asked: Asked) -> bool:
-        """Whether a single prediction has killed the predictor while it was at this chunk: now they have to wait."""
-        return asked.chunk.lease.chunk in self._disturbed
-
     def give_back(self, asked: Asked) -> None:
         """Gives back a chunk that was asked for and not begun."""
         if asked.question:
@@ -121,7 +113,6 @@ class Chunks:
         """Hands back a chunk that was being predicted when something else killed the predictor."""
         death = innocent.__cause__
         if isinstance(death, ChildDied):  # a single prediction did: next time they have to wait for this chunk
-            self._disturbed.append(lease.chunk)
             self._hand_back(lease, death.reason)
         else:
             log.warning("a predictor died before it began with anything")
@@ -132,7 +123,7 @@ class Chunks:
         self, asked: Asked, batch: Batch, progress: Callable[[], None], is_over: Callable[[], bool]
     ) -> ChunkResult | Frame | None:
         """The chunk's result, or the frame that refuses it; None when the slice or the job is over before."""
-        undisturbed = None if self.was_disturbed(asked) else progress
+        undisturbed = None if asked.chunk.disturbed else progress
         case = Case(asked.chunk, batch, self._search.suspects(asked.chunk), undisturbed, is_over)
         if asked.question is not None:
             try:

@@ -152,7 +152,7 @@ class Slices:
                     asked.append(None)
                 if asked[0] is None and not is_over():
                     asked = deque([self._chunks.ask_next(batch)])
-                if not (asked[0] and self._chunks.was_disturbed(asked[0])):  # it is in the predictor's hands already
+                if not (asked[0] and asked[0].chunk.disturbed):  # it is in the predictor's hands already
                     self._look_at_inboxes()
         finally:
             while asked:

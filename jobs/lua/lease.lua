@@ -4,8 +4,8 @@
 --       same)
 -- Returns {'chunk', index, rows, blob, tickets that wait for a worker, workers lost over it, state of its search ('':
 -- there is none), rows per second of the model ('': nobody knows), chunks that were doubted in a job without any
--- prediction (doubt.lua), mark of a patch ('': none), result and failures that are patched}; {'none'} when no chunk
--- waits; {'gone'} when the job has ended or is gone.
+-- prediction (doubt.lua), 1 when it was disturbed (give_back.lua), mark of a patch ('': none), result and failures that
+-- are patched}; {'none'} when no chunk waits; {'gone'} when the job has ended or is gone.
 local id, token, worker, lease_ms, slot, ticket, ahead = unpack(ARGV)
 local status = get(id, 'status')
 if not status or not next(MOVES[status]) then
@@ -32,5 +32,5 @@ local doubted = count(id, 'rows_ok') == 0 and count(id, 'doubted') or 0
 return {
   'chunk', index, redis.call('HGET', job_key(id, 'rows'), index), redis.call('HGET', job_key(id, 'inputs'), index) or '',
   redis.call('LLEN', TICKETS), losses, redis.call('HGET', job_key(id, 'parts'), index) or '',
-  rate(get(id, 'model_key')), doubted, patch(id, index),
+  rate(get(id, 'model_key')), doubted, count(id, 'disturbed:' .. index), patch(id, index),
 }

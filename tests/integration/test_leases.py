@@ -285,6 +285,17 @@ def test_chunks_that_speak_against_the_model_before_their_upload_is_closed_are_j
     assert (job.status, job.error_code) == then
 
 
+@pytest.mark.parametrize(("reason", "disturbed"), [("crashed", True), ("shutdown", False), ("", False)])
+def test_every_worker_knows_of_a_chunk_that_a_single_prediction_has_disturbed(bench, reason, disturbed):
+    upload = bench.batch(chunks=2)
+    chunk = bench.lease(upload.job_id)
+    assert not chunk.disturbed
+    for _ in range(2):
+        bench.leases.give_back([chunk.lease], reason)
+    first, other = bench.lease_as("w2", upload.job_id), bench.lease_as("w2", upload.job_id)
+    assert (first.lease.index, first.disturbed, other.disturbed) == ("0", disturbed, False)
+
+
 def test_chunk_that_was_searched_to_its_end_speaks_against_the_model_no_more(bench):
     upload = bench.batch(chunks=1, close=False)
     state = replace(Suspects.begin(3), doubted=True).to_json()

@@ -237,7 +237,7 @@ def test_poison_singles_do_not_keep_a_chunk_from_its_end(worker):
 
 def test_chunk_that_was_disturbed_once_is_left_alone_when_it_was_asked_for_ahead_too(worker):
     job_id = worker.batch("slow", *[100] * 4)
-    worker.slices._chunks._disturbed.extend([(job_id, "2"), (job_id, "3")])
+    worker.bench.client.hset(f"qc:job:{job_id}", mapping={"disturbed:2": 1, "disturbed:3": 1})
     commits = []
 
     def poison():
