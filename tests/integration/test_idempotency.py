@@ -266,7 +266,8 @@ def lossy(bench, store_url):
         place = parts.netloc.replace(f":{parts.port}", f":{proxy.port}")
         with web_client(parts._replace(netloc=place).geturl()) as client:
             store = Store(client, bench.limits)
-            store.intake.accept_single(TENANT, MODEL, '{"RM":"7"}')  # it is connected, and the script is loaded
+            store.intake.accept_single(TENANT, MODEL, '{"RM":"7"}')  # it is connected
+            bench.load_scripts()
             yield proxy, store
 
 
