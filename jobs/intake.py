@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from jobs.accepting import check_key, check_room
 from jobs.codec.layout import Layout
 from jobs.errors import StoreFull, UploadRefused
-from jobs.inbox_intake import InboxIntake, check_key, check_room
+from jobs.inbox_intake import InboxIntake
 from jobs.keys import new_token, text, texts
 from jobs.record import Job, ModelVersion
 from jobs.tickets import Ticket, job_ticket
