@@ -30,7 +30,7 @@ def show_all() -> Response:
     api = current()
     status, limit = _status(request.args.get("status")), _limit(request.args.get("limit"))
     try:
-        found, cursor = api.store.jobs(
+        found, cursor = api.store.listing.page(
             tenant(), status, request.args.get("model") or None, limit, request.args.get("cursor") or None
         )
     except ValueError:

@@ -47,8 +47,7 @@ tombstone only if it was deleted or came with an idempotency key: its id says by
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
 from typing import cast
@@ -56,20 +55,19 @@ from typing import cast
 import redis
 
 from jobs.codec.patch import Patch
-from jobs.errors import MoveRefused, StoreAway
-from jobs.ids import looks_like_id
+from jobs.errors import MoveRefused
 from jobs.inbox_intake import MARK_MILLISECONDS
 from jobs.intake import Intake
-from jobs.keys import PREFIX, fields, job_key, text
+from jobs.keys import PREFIX, job_key, text
+from jobs.listing import Listing
 from jobs.lookup import Lookup
-from jobs.record import Attempt, Job, read_attempt, read_record
+from jobs.record import Attempt, Job, read_attempt
 from jobs.scripts import Limits, Scripts, translated
 from jobs.seldom import Seldom
 from jobs.status import Status
 from jobs.tickets import Ticket, asked_tickets
 
 LOOK_SECONDS = 2.0  # between two looks after the same job
-LIST_SECONDS = 1.0  # after that a page of the list is given as it is: a web process has three to answer in
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +122,7 @@ class Store:
         self._looks = Seldom(LOOK_SECONDS)
         self._swept_until = 0.0
         self.intake = Intake(self._scripts, self._lookup)
+        self.listing = Listing(client, limits)
 
     def find(self, job_id: str, tenant: str) -> Job:
         """The job. Raises UnknownJob (another tenant's as well) or JobGone."""
@@ -139,60 +138,6 @@ class Store:
                 pipeline.lrange(job_key(job_id, "attempts"), 0, -1)
             lists = pipeline.execute()
         return {job_id: list(map(read_attempt, found)) for job_id, found in zip(troubled, lists, strict=True)}
-
-    def jobs(
-        self, tenant: str, status: Status | None, model: str | None, limit: int, cursor: str | None
-    ) -> tuple[list[Job], str | None]:
-        """The tenant's jobs, newest first, and the cursor of the next page. Raises ValueError for a bad cursor.
-
-        Where few of many are wanted, or there, the page may be short or empty; None alone means that it is the last.
-        """
-        before, until = _read_cursor(cursor) if cursor else None, monotonic() + LIST_SECONDS
-        found: list[Job] = []
-        while True:
-            page = self._page(tenant, before, most=max(limit, 100))
-            for created_at, job_id, job in page:
-                if job and status in (None, job.status) and model in (None, job.model.name):
-                    found.append(job)
-                    if len(found) == limit:
-                        return found, _write_cursor((created_at, job_id))
-            if not page:
-                return found, None
-            before = page[-1][:2]
-            self._unlist(tenant, [job_id for _, job_id, job in page if job is None])
-            if monotonic() >= until:
-                return found, _write_cursor(before)
-
-    def _page(self, tenant: str, before: tuple[int, str] | None, most: int) -> list[tuple[int, str, Job | None]]:
-        """Up to `most` jobs of both kinds that come after the cursor, newest first; None is one that is gone."""
-        # Strictly older ones: did some of `most` come before the cursor, the one kind's would end too early, and jobs
-        # of that kind be left out behind older ones of the other.
-        bound = f"({before[0]}" if before else "+inf"
-        with translated(), self._client.pipeline(transaction=False) as pipeline:
-            for kind in ("batch", "single"):
-                key = f"{PREFIX}jobs:{tenant}:{kind}"
-                # Jobs of the cursor's own millisecond may be on both sides of it, so all of them are read.
-                pipeline.zrevrangebyscore(key, bound, "-inf", start=0, num=most, withscores=True)
-                if before:
-                    pipeline.zrangebyscore(key, before[0], before[0], withscores=True)
-            listed = {(int(at), text(job_id)) for entries in pipeline.execute() for job_id, at in entries}
-        order = sorted((entry for entry in listed if before is None or entry < before), reverse=True)[:most]
-        with translated(), self._client.pipeline(transaction=False) as pipeline:
-            for _, job_id in order:
-                pipeline.hgetall(job_key(job_id))
-            records = pipeline.execute()
-        return [
-            (at, job_id, read_record(job_id, fields(record), self._limits.single_ttl_seconds) if record else None)
-            for (at, job_id), record in zip(order, records, strict=True)
-        ]
-
-    def _unlist(self, tenant: str, gone: Sequence[str]) -> None:
-        """Takes jobs that are gone out of the list, so that the next one who reads it does not meet them."""
-        if gone:
-            with suppress(StoreAway), translated(), self._client.pipeline(transaction=False) as pipeline:
-                for kind in ("batch", "single"):
-                    pipeline.zrem(f"{PREFIX}jobs:{tenant}:{kind}", *gone)
-                pipeline.execute()
 
     def ahead(self, job: Job) -> Ahead:
         """What was accepted before this job and has not ended."""
@@ -297,14 +242,3 @@ class Store:
     def _part(self, job_id: str, part: str, index: int) -> bytes | None:
         with translated():
             return cast(bytes | None, self._client.hget(job_key(job_id, part), str(index)))
-
-
-def _write_cursor(before: tuple[int, str]) -> str:
-    return f"{before[0]}-{before[1]}"
-
-
-def _read_cursor(cursor: str) -> tuple[int, str]:
-    at, _, job_id = cursor.partition("-")
-    if not at.isascii() or not at.isdigit() or len(at) > 15 or not looks_like_id(job_id):
-        raise ValueError("the cursor is not one that this server gave out")
-    return int(at), job_id

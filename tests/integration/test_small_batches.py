@@ -66,7 +66,7 @@ def test_small_batch_is_whole_from_the_start(bench):
     assert bench.store.input(job.id, 0) == small().chunk
     assert [(chunk.index, chunk.rows, chunk.done) for chunk in bench.store.chunks(job)] == [(0, 3, False)]
     assert (ticket.function, ticket.arguments, ticket.front) == ("work_on_inbox", (MODEL.key,), True)
-    assert bench.store.jobs(TENANT, None, None, 10, None)[0] == [job]
+    assert bench.store.listing.page(TENANT, None, None, 10, None)[0] == [job]
 
 
 def test_small_batches_and_singles_of_a_model_share_one_ticket(bench):

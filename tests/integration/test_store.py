@@ -319,7 +319,7 @@ def test_jobs_are_listed_newest_first_and_page_by_page(bench):
     ids = [bench.batch().job_id if number % 2 else bench.single()[0].id for number in range(7)]
     listed, cursor = [], None
     while True:
-        page, cursor = bench.store.jobs("public", None, None, 3, cursor)
+        page, cursor = bench.store.listing.page("public", None, None, 3, cursor)
         listed += [job.id for job in page]
         if cursor is None:
             break
@@ -333,7 +333,7 @@ def test_no_job_is_left_out_between_pages_that_one_kind_fills(bench, limit):
     ids = [bench.batch(chunks=1).job_id for _ in range(3)] + [bench.single()[0].id for _ in range(350)]
     listed, cursor = [], None
     while cursor or not listed:
-        page, cursor = bench.store.jobs("public", None, None, limit, cursor)
+        page, cursor = bench.store.listing.page("public", None, None, limit, cursor)
         listed += [job.id for job in page]
     assert sorted(listed) == sorted(ids)
 
@@ -341,10 +341,10 @@ def test_no_job_is_left_out_between_pages_that_one_kind_fills(bench, limit):
 def test_jobs_are_filtered_by_status_and_model(bench):
     upload = bench.batch()
     bench.store.cancel(bench.batch().job_id, "public")
-    found, _ = bench.store.jobs("public", Status.QUEUED, "housing", 10, None)
+    found, _ = bench.store.listing.page("public", Status.QUEUED, "housing", 10, None)
     assert [job.id for job in found] == [upload.job_id]
-    assert bench.store.jobs("public", None, "iris", 10, None) == ([], None)
-    assert bench.store.jobs("others", None, None, 10, None) == ([], None)
+    assert bench.store.listing.page("public", None, "iris", 10, None) == ([], None)
+    assert bench.store.listing.page("others", None, None, 10, None) == ([], None)
 
 
 def test_list_of_many_jobs_that_are_gone_is_read_in_bounded_steps(bench, monkeypatch):
@@ -353,15 +353,15 @@ def test_list_of_many_jobs_that_are_gone_is_read_in_bounded_steps(bench, monkeyp
     gone = [bench.store.intake.new_single("public", MODEL, "7").job_id for _ in range(1000)]
     later = bench.now() + 1000
     bench.client.zadd("qc:jobs:public:single", {job_id: later + number for number, job_id in enumerate(gone)})
-    page, cursor = bench.store.jobs("public", None, None, 10, None)
+    page, cursor = bench.store.listing.page("public", None, None, 10, None)
     assert (page, bench.client.zcard("qc:jobs:public:single")) == ([], 900)  # nobody meets these again
     steps = 1
     while cursor and not page:
-        page, cursor = bench.store.jobs("public", None, None, 10, cursor)
+        page, cursor = bench.store.listing.page("public", None, None, 10, cursor)
         steps += 1
     assert [job.id for job in page] == [upload.job_id]
     assert steps == 11
-    assert bench.store.jobs("public", None, None, 10, cursor) == ([], None)
+    assert bench.store.listing.page("public", None, None, 10, cursor) == ([], None)
     assert bench.client.exists("qc:jobs:public:single") == 0
 
 
@@ -370,9 +370,9 @@ def test_list_in_which_little_matches_is_read_in_bounded_steps(bench, monkeypatc
     bench.store.cancel(bench.batch().job_id, "public")
     for _ in range(150):
         bench.single()
-    page, cursor = bench.store.jobs("public", Status.CANCELED, None, 10, None)
+    page, cursor = bench.store.listing.page("public", Status.CANCELED, None, 10, None)
     assert page == []
-    page, cursor = bench.store.jobs("public", Status.CANCELED, None, 10, cursor)
+    page, cursor = bench.store.listing.page("public", Status.CANCELED, None, 10, cursor)
     assert [job.status for job in page] == ["canceled"]
     assert bench.client.zcard("qc:jobs:public:single") == 150
 
@@ -380,14 +380,14 @@ def test_list_in_which_little_matches_is_read_in_bounded_steps(bench, monkeypatc
 @pytest.mark.parametrize("cursor", ["x", "1", "-", "1-" + "A" * 32, "9" * 40 + "-" + ABSENT])
 def test_cursor_that_was_not_given_out_is_refused(bench, cursor):
     with pytest.raises(ValueError, match="cursor"):
-        bench.store.jobs("public", None, None, 10, cursor)
+        bench.store.listing.page("public", None, None, 10, cursor)
 
 
 def test_jobs_that_are_gone_leave_the_list(bench):
     for _ in range(20):
         job, _ = bench.single()
         bench.client.delete(f"qc:job:{job.id}")
-    assert bench.store.jobs("public", None, None, 10, None)[0] == []
+    assert bench.store.listing.page("public", None, None, 10, None)[0] == []
     for _ in range(20):
         bench.single()
     assert bench.client.zcard("qc:jobs:public:single") == 20
