@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import uuid
+from contextlib import contextmanager
 from time import sleep
 
 import pytest
@@ -440,6 +441,32 @@ def test_job_is_found_by_its_key_after_the_web_process_died_behind_the_acceptanc
     assert (again.status, again.json["id"], replayed(again)) == (202, job["id"], "true")
 
 
+def fail(own, job_id, code="deadline_exceeded"):
+    """Fails a job for the server's reasons."""
+    with redis.Redis.from_url(own.redis_url) as store:
+        limits = Limits.of(Settings(redis_url=own.redis_url))
+        Scripts(store, limits).call("fail", code, "It could not be had.", job_id)
+
+
+PREDICTION = "/predict?model=identity&wait=25"
+
+
+@contextmanager
+def left_waiting(client, key):
+    """A prediction whose answer nobody reads any more once this is over, as the job that it made."""
+    body = b'{"input":1}'
+    with client.connected() as connection:
+        connection.sendall(head(key, len(body), PREDICTION, "application/json") + body)
+        (job,) = wait_until(lambda: jobs_of(client), 10, "nothing was accepted")
+        yield job
+
+
+def ask_again(client, key, **headers):
+    """Sends what `left_waiting` did."""
+    sent = {"Content-Type": "application/json", "Idempotency-Key": key, **headers}
+    return client.ask("POST", PREDICTION, b'{"input":1}', sent)
+
+
 @pytest.mark.parametrize("code", ["job_canceled", "model_unavailable"])
 def test_prediction_that_came_to_nothing_is_tried_anew(stack, code):
     own = stack(workers=0)
@@ -451,21 +478,12 @@ def test_prediction_that_came_to_nothing_is_tried_anew(stack, code):
     if code == "job_canceled":
         client.ask("POST", job["links"]["cancel"])
     else:
-        with redis.Redis.from_url(own.redis_url) as store:
-            limits = Limits.of(Settings(redis_url=own.redis_url))
-            Scripts(store, limits).call("fail", code, "No worker has it.", job["id"])
+        fail(own, job["id"], code)
     waiting.join(20)
     assert (found[0].code, found[0].headers["X-Job-Id"]) == (code, job["id"])
     again = client.predict(1, "?model=identity&wait=0", **headers)
     assert replayed(again) is None
     assert again.headers["X-Job-Id"] != job["id"]
-
-
-def fail(own, job_id):
-    """Fails a job for the server's reasons."""
-    with redis.Redis.from_url(own.redis_url) as store:
-        limits = Limits.of(Settings(redis_url=own.redis_url))
-        Scripts(store, limits).call("fail", "deadline_exceeded", "It did not end in time.", job_id)
 
 
 @pytest.mark.parametrize("prefer", ["respond-async", "wait=0"])
@@ -490,15 +508,12 @@ def test_prediction_that_was_answered_with_202_keeps_its_key_whatever_comes_of_i
 def test_prediction_whose_client_did_not_wait_for_a_202_is_tried_anew_after_it_came_to_nothing(stack):
     own = stack(workers=0)
     client, key = Client(own.url), new_key()
-    body = b'{"input":1}'
-    with client.connected() as connection:
-        connection.sendall(head(key, len(body), "/predict?model=identity&wait=25", "application/json") + body)
-        (job,) = wait_until(lambda: jobs_of(client), 10, "nothing was accepted")
+    with left_waiting(client, key) as job:
+        pass
     sleep(3)  # its thread looks now and then whether anybody is there still
     fail(own, job["id"])
-    path, headers = "/predict?model=identity&wait=25", {"Content-Type": "application/json", "Idempotency-Key": key}
-    assert client.ask("POST", path, body, headers).code == "deadline_exceeded"
-    again = client.ask("POST", path, body, {**headers, "Prefer": "respond-async"})
+    assert ask_again(client, key).code == "deadline_exceeded"
+    again = ask_again(client, key, Prefer="respond-async")
     assert again.status == 202
     assert again.json["id"] != job["id"]
 
@@ -526,27 +541,15 @@ def test_prediction_whose_store_goes_away_is_told_202_only_if_it_has_no_key_to_k
 def test_prediction_whose_first_answer_was_lost_is_tried_anew_after_it_came_to_nothing(stack):
     own = stack(workers=0)
     client, key = Client(own.url), new_key()
-    body = b'{"input":1}'
-    with client.connected() as connection:
-        connection.sendall(head(key, len(body), "/predict?model=identity&wait=25", "application/json") + body)
-        (job,) = wait_until(lambda: jobs_of(client), 10, "nothing was accepted")
+    with left_waiting(client, key) as job:
         for pid in (before := web_processes(own)):
             os.kill(pid, signal.SIGKILL)
     wait_until(lambda: set(web_processes(own)) - set(before), 10, "no new web process")
     fail(own, job["id"])
-
-    def ask(wait):
-        return client.ask(
-            "POST",
-            "/predict?model=identity&wait=25",
-            body,
-            {"Content-Type": "application/json", "Idempotency-Key": key, **wait},
-        )
-
-    again = ask({})
+    again = ask_again(client, key)
     assert (again.status, again.code, again.headers["X-Job-Id"]) == (503, "deadline_exceeded", job["id"])
     found = []
-    waiting = threading.Thread(target=lambda: found.append(ask({})))
+    waiting = threading.Thread(target=lambda: found.append(ask_again(client, key)))
     waiting.start()
     (anew,) = wait_until(lambda: client.get("/jobs?status=queued").json["jobs"], 10, "it was not tried anew")
     fail(own, anew["id"])
