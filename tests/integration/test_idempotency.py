@@ -380,6 +380,32 @@ def test_acceptance_that_ran_is_one_also_when_the_store_is_full_at_its_repetitio
     assert proxy.undropped == 0
 
 
+@pytest.mark.parametrize("is_retry", [False, True])
+@pytest.mark.parametrize("lose", [Proxy.drop_replies, Proxy.drop_requests])
+def test_upload_that_was_opened_can_go_on_also_when_the_store_is_full_at_its_repetition(bench, filling, lose, is_retry):
+    proxy, store = filling
+    ended = bench.store.cancel(bench.batch(1).job_id, TENANT)
+
+    def begin():
+        intake = store.intake
+        return intake.open_retry(ended) if is_retry else intake.open_batch(TENANT, "csv", MODEL, bench.layout())
+
+    lose(proxy)
+    if lose is Proxy.drop_replies:
+        upload = begin()
+        bench.client.config_set("maxmemory", 0)
+        if is_retry:
+            bench.store.intake.copy_chunks(upload, ended, [0], "both")
+        else:
+            bench.store.intake.append(upload, 0, b"blob", 3)
+        assert bench.store.intake.close(upload, 1).status == "queued"
+    else:
+        with pytest.raises(StoreFull):
+            begin()
+        assert bench.client.zcard("qc:receiving") == 0
+    assert proxy.undropped == 0
+
+
 @pytest.mark.parametrize("lose", [Proxy.drop_replies, Proxy.drop_requests])
 def test_batch_whose_acceptance_was_never_heard_of_is_wholly_there_or_wholly_absent(bench, lossy, lose):
     proxy, store = lossy
