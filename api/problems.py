@@ -150,7 +150,7 @@ def _(error: UploadRefused) -> Problem:
 _KEY_REFUSED = {
     "idempotency_key_in_use": (
         409,
-        "A request with this Idempotency-Key is still being received. Wait for its answer, or send yours again later.",
+        "A request with this Idempotency-Key is being received or answered. Wait for its answer, or send yours later.",
     ),
     "idempotency_key_reused": (
         422,
