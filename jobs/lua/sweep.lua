@@ -98,6 +98,7 @@ local function free_slots(id)
 end
 
 -- Work that was left lying does not wait for its job's turn again: so many of the job's tickets come to the front.
+-- Returns how many are still wanted because fewer wait.
 local function hurry(id, wanted)
   for _, held in ipairs(redis.call('HVALS', job_key(id, 'slots'))) do
     local ticket = string.match(held, '^%S+')
@@ -106,6 +107,7 @@ local function hurry(id, wanted)
       wanted = wanted - 1
     end
   end
+  return wanted
 end
 
 -- Small batches that wait in an inbox need no tickets of their own: whoever works there takes them.
@@ -136,11 +138,9 @@ local function look_after(id)
     end
     if redis.call('LLEN', job_key(id, 'waiting')) > 0 and not waits_in_inbox(id) then
       free_slots(id)
-      local granted = grant(id, at, nonce)
-      for _, ticket in ipairs(granted) do
+      for _, ticket in ipairs(grant(id, at, nonce, hurry(id, returned[id] or 0))) do
         ask('job', id, ticket)
       end
-      hurry(id, (returned[id] or 0) - #granted)
     end
   end
 end

@@ -348,7 +348,7 @@ def test_jobs_are_filtered_by_status_and_model(bench):
 
 
 def test_list_of_many_jobs_that_are_gone_is_read_in_bounded_steps(bench, monkeypatch):
-    monkeypatch.setattr("jobs.store.LIST_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.listing.LIST_SECONDS", 0.0)
     upload = bench.batch()
     gone = [bench.store.intake.new_single("public", MODEL, "7").job_id for _ in range(1000)]
     later = bench.now() + 1000
@@ -366,7 +366,7 @@ def test_list_of_many_jobs_that_are_gone_is_read_in_bounded_steps(bench, monkeyp
 
 
 def test_list_in_which_little_matches_is_read_in_bounded_steps(bench, monkeypatch):
-    monkeypatch.setattr("jobs.store.LIST_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.listing.LIST_SECONDS", 0.0)
     bench.store.cancel(bench.batch().job_id, "public")
     for _ in range(150):
         bench.single()

@@ -39,12 +39,14 @@ local function said_before(id, model_key, ticket)
 end
 
 -- Hands out the free slots of a batch: as many as it has waiting chunks, at most one for each live worker.
+-- `urgent` is for how many chunks, if any, a ticket is wanted however long the queue is.
 -- Returns the ids of the tickets to put, one for each slot that was handed out.
-local function grant(id, at, nonce)
+local function grant(id, at, nonce, urgent)
   local live = live_workers(at)
   local slots = math.min(redis.call('LLEN', job_key(id, 'waiting')), math.max(live, 1))
   if redis.call('LLEN', TICKETS) > 2 * live then
-    slots = math.min(slots, 1) -- far behind: more would only make the queue longer
+    -- Far behind: more than one would only make the queue longer. The one slot may be of a worker that hangs, though.
+    slots = math.min(slots, math.max(1, urgent and redis.call('HLEN', job_key(id, 'slots')) + urgent or 0))
   end
   local tickets = {}
   for slot = 0, slots - 1 do
