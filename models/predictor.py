@@ -64,10 +64,13 @@ def concatenated(parts: Sequence[Predicted]) -> Predicted:
     if not parts:
         return Predicted(np.empty(0), None, {})
     probabilities = [part.probabilities for part in parts if part.probabilities is not None]
-    starts = np.cumsum([0, *(len(part.values) for part in parts)]).tolist()
+    *starts, count = np.cumsum([0, *(len(part.values) for part in parts)]).tolist()
     width = probabilities[0].shape[1] if probabilities else 0
+    placed = list(zip(starts, parts, strict=True))
+    # Where every row has an error the values mean nothing, nor does their type.
+    answers = [(start, part.values) for start, part in placed if len(part.errors) < len(part.values)]
     return Predicted(
-        values=np.concatenate([part.values for part in parts]),
+        values=_as_one(answers, count),
         probabilities=np.concatenate(
             [
                 np.zeros((len(part.values), width)) if part.probabilities is None else part.probabilities
@@ -76,9 +79,7 @@ def concatenated(parts: Sequence[Predicted]) -> Predicted:
         )
         if probabilities
         else None,
-        errors={
-            start + row: error for start, part in zip(starts, parts, strict=False) for row, error in part.errors.items()
-        },
+        errors={start + row: error for start, part in placed for row, error in part.errors.items()},
     )
 
 
@@ -202,17 +203,26 @@ def _joined(answers: Sequence[tuple[int, Answer]], count: int) -> Answer:
     """The answers to the parts of a block as one; rows without an answer are filled with nothing in particular."""
     if len(answers) == 1 and len(answers[0][1].values) == count:
         return answers[0][1]
-    if not answers:
-        return Answer(np.zeros(count), None)
-    kinds = {answer.values.dtype for _, answer in answers}
-    values = np.zeros(count, dtype=kinds.pop() if len(kinds) == 1 else object)
     widths = {answer.probabilities.shape[1] for _, answer in answers if answer.probabilities is not None}
     probabilities = np.zeros((count, widths.pop())) if widths else None
-    for start, answer in answers:
-        values[start : start + len(answer.values)] = answer.values
-        if probabilities is not None:
+    if probabilities is not None:
+        for start, answer in answers:
             probabilities[start : start + len(answer.values)] = answer.probabilities
-    return Answer(values, probabilities)
+    return Answer(_as_one([(start, answer.values) for start, answer in answers], count), probabilities)
+
+
+def _as_one(parts: Sequence[tuple[int, npt.NDArray[Any]]], count: int) -> npt.NDArray[Any]:
+    """Values that stand from these rows on as one array of `count`, with nothing in particular between them.
+
+    Each keeps its type, for 1 and 1.0 are different predictions, and not every int is a float.
+    """
+    types = {values.dtype for _, values in parts}
+    if types and all(kind.kind == "U" for kind in types):
+        types = {max(types, key=lambda kind: kind.itemsize)}  # texts differ in their longest one only
+    one = np.zeros(count, dtype=types.pop() if len(types) == 1 else object if types else float)
+    for start, values in parts:
+        one[start : start + len(values)] = values
+    return one
 
 
 def _finite(answer: Answer, count: int) -> npt.NDArray[np.bool_]:

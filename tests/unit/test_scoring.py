@@ -120,6 +120,54 @@ def test_whole_numbers_come_out_as_they_are(kind):
     assert scored(b"1,5,a\n2,9,b\n", layout(["id"]), First(kind)).records == b"1,5,\n2,9,\n"
 
 
+class Chosen:
+    """Predicts the answer that the first feature is the place of; raises for a block in which that is 13 somewhere."""
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def predict(self, block):
+        places = np.asarray(block)[:, 0].astype(int)
+        if (places == 13).any():
+            raise ValueError("13")
+        return self.answers[places]
+
+
+class OneByOne(SubBlocks):
+    """Each row is a sub-block of its own, as of a model that is slow."""
+
+    def learn(self, rows, seconds):
+        pass
+
+
+@pytest.mark.parametrize("sub_blocks", [SubBlocks, OneByOne])
+@pytest.mark.parametrize("failing", [(0,), (1,), (3,), (0, 1, 3), ()])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        np.array([1, 2**53 + 1, -3]),
+        np.array([1, 2**64 - 1, 3], np.uint64),
+        np.array([1.0, 2.5, 1e300]),
+        np.array([False, True, False]),
+        np.array(["a", "bcd", ""]),
+        np.array([1, "b", 2.5, True], object),
+    ],
+    ids=lambda answers: answers.dtype.name,
+)
+def test_prediction_keeps_its_type_beside_rows_that_have_none(answers, failing, sub_blocks):
+    def cells(rows):
+        chunk = "".join(f"0,{row},n\n" for row in rows).encode()
+        chosen, predictor = layout("none"), Predictor(manifest(), Chosen(answers))
+        found = score(chunk, len(rows), chosen, predictor, sub_blocks=sub_blocks(), begin=lambda *_: None)
+        return [split_cells(record, b",")[0] for record in split_records(found.records, b",")]
+
+    rows = [0, 1, 2]
+    for place in failing:
+        rows.insert(place, 13)
+    expected = [b"" if row == 13 else cells([row])[0] for row in rows]
+    assert cells(rows) == expected
+
+
 def test_classes_with_delimiters_and_quotes_are_quoted():
     class Texts:
         classes_ = np.array(["a,b", 'say "hi"'])
