@@ -43,10 +43,10 @@ class IdempotencyKey:
         """The pieces of the decoded body, which become a part of the fingerprint as they come by."""
         return self._watched(pieces) if self.digest else pieces
 
-    def add_fields(self, fields: Mapping[str, str]) -> None:
-        """Makes the fields of a form a part of the fingerprint, whatever their order."""
+    def add_fields(self, fields: Mapping[str, str], charset: str | None) -> None:
+        """Makes the fields of a form, whatever their order, and its file's charset a part of the fingerprint."""
         if self.digest:
-            self._add(*(text for field in sorted(fields.items()) for text in field))
+            self._add(charset or "", *(text for field in sorted(fields.items()) for text in field))
 
     def _add(self, *texts: str) -> None:
         self._seen.update(dumps(texts).encode() + b"\n")

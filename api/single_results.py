@@ -48,7 +48,7 @@ class SingleOutcome:
     def failed_rows(self) -> bytes:
         """The header, and the record when the prediction failed, to be corrected and sent again."""
         header = self._line([*self._input, *free_names(["error"], self._input)])
-        if self.job.status is not Status.FAILED:
+        if not self.job.rows_failed:
             return header
         return header + self._line([*self._input.values(), self._error_text])
 
@@ -71,7 +71,7 @@ class SingleOutcome:
     def _error(self) -> Json | None:
         if self.job.status is Status.SUCCEEDED:
             return None
-        if self.job.status is Status.FAILED:
+        if self.job.rows_failed:  # else the job failed and the row was never reached
             return {"code": self.job.error_code, "column": self.job.error_column, "message": self.job.error_message}
         return {"code": "not_processed", "column": None, "message": NOT_PROCESSED}
 

@@ -17,7 +17,7 @@ from api.input_lines import InputLines
 from api.problems import Problem
 from api.single import LARGER, accept_single, default_hint, find_model, read_document, version_of
 from api.upload import Uploader, accept_small
-from jobs.codec.cells import split_cells, unquote
+from jobs.codec.cells import is_record, split_cells, unquote
 from jobs.codec.layout import Layout, LayoutError, plan
 from jobs.record import Job
 from jobs.splitter import CsvSplitter, NdjsonSplitter, SplitError
@@ -109,7 +109,7 @@ def _accept_form() -> Job:
 def _read_form() -> Form:
     form = read_form(uncoded(current().settings.max_body_bytes, SMALLER), request.mimetype_params.get("boundary"))
     key = current_key()
-    key.add_fields(form.fields)
+    key.add_fields(form.fields, form.charset)
     return replace(form, file=key.seen(form.file))
 
 
@@ -229,4 +229,9 @@ def _keep(text: str | None) -> Keep:
     """`all`, `none`, or column names as a CSV record has them: a name with a comma is quoted."""
     if text is None or text == "all":
         return "all"
-    return "none" if text == "none" else [unquote(cell) for cell in split_cells(text.encode(), b",")]
+    if text == "none":
+        return "none"
+    if not is_record(names := text.encode(), b","):
+        detail = "keep is not a list of column names: close each quote that opens a name, and double those inside one."
+        raise Problem(422, "unknown_column", detail)
+    return [unquote(cell) for cell in split_cells(names, b",")]

@@ -52,6 +52,11 @@ def split_cells(body: bytes, delimiter: bytes) -> list[bytes]:
     return _cells_pattern(delimiter).findall(delimiter + body)
 
 
+def is_record(body: bytes, delimiter: bytes) -> bool:
+    """Whether this, without a line end, is one record by the rules: what nobody has split yet may be anything."""
+    return records_pattern(delimiter).fullmatch(body + b"\n") is not None
+
+
 def unquote(cell: bytes) -> str:
     """The text of a cell."""
     if cell.startswith(b'"'):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-from jobs.codec.cells import quote, split_cells, unquote
+from jobs.codec.cells import is_record, quote, split_cells, unquote
 from jobs.errors import JobsError
 
 Class = str | int | float | bool
@@ -161,7 +161,9 @@ def _check_features(names: Sequence[str], features: Sequence[str], header: Seque
 def _likely_delimiter(features: Collection[str], header: Sequence[str], delimiter: str) -> str | None:
     line = delimiter.join(header).encode()
     for other in DELIMITERS:
-        names = {unquote(cell) for cell in split_cells(line, other.encode())}
+        edge = other.encode()
+        # A cell that the header's own delimiter has left may be anything for another one, as a quote that stays open.
+        names = {unquote(cell) for cell in split_cells(line, edge) if is_record(cell, edge)}
         if other != delimiter and names.issuperset(features):
             return other
     return None

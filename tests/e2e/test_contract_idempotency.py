@@ -27,7 +27,7 @@ def new_key():
     return str(uuid.uuid4())
 
 
-def form(boundary=BOUNDARY, model="identity", file=CSV, name="a.csv"):
+def form(boundary=BOUNDARY, model="identity", file=CSV, name="a.csv", type="text/csv"):
     lines = [
         f"--{boundary}",
         'Content-Disposition: form-data; name="model"',
@@ -35,7 +35,7 @@ def form(boundary=BOUNDARY, model="identity", file=CSV, name="a.csv"):
         model,
         f"--{boundary}",
         f'Content-Disposition: form-data; name="file"; filename="{name}"',
-        "Content-Type: text/csv",
+        f"Content-Type: {type}",
         "",
         file.decode(),
         f"--{boundary}--",
@@ -163,6 +163,7 @@ def test_boundary_and_file_name_of_a_form_are_no_part_of_the_request(client):
     assert (again.headers["Location"], replayed(again)) == (path, "true")
     assert post(model="sign").code == "idempotency_key_reused"
     assert post(file=CSV + b"4,d\n").code == "idempotency_key_reused"
+    assert post(type="text/csv; charset=latin-1").code == "idempotency_key_reused"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

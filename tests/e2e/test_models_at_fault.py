@@ -86,6 +86,9 @@ def test_model_whose_file_is_missing_here_becomes_unavailable_after_the_wait(mod
     for each in (path, single):
         job = client.finished(each, 40)
         assert (job["status"], job["error"]["code"]) == ("failed", "model_unavailable")
+        assert (job["progress"]["rows_done"], job["progress"]["rows_failed"]) == (0, 0)
+        assert [row["error"]["code"] for row in client.rows(each)] == ["not_processed"]
+        assert client.get(f"{each}/errors").body == b"x,error\n"  # the row has nothing to correct
 
 
 @pytest.mark.parametrize("goes_on", [True, False])

@@ -100,6 +100,8 @@ def test_missing_columns_name_the_delimiter_that_would_give_them():
     error = refusal(['a;b;"c'], ["a", "b"], header=['a;b;"c'])
     assert error.likely_delimiter == ";"
     assert "delimiter=semicolon" in error.detail
+    error = refusal(['a;b;"é'], ["a", "b"], header=['a;b;"é'])
+    assert error.likely_delimiter == ";"
     error = refusal(["x", "y\ta"], ["x,y", "a"], header=["x", "y\ta"])
     assert error.likely_delimiter == "\t"
 
