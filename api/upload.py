@@ -24,7 +24,7 @@ CHUNK_SECONDS = 0.1  # of a worker's time: so long a single prediction or anothe
 FEWEST_ROWS = 16
 UNMEASURED_ROWS = 1024  # a model may be slow: then nobody else takes a chunk over for as long as it takes
 ROOM_SECONDS = 20.0  # how long an upload waits for room in the store before it is refused
-ROOM_STEP_SECONDS = 0.05
+ROOM_STEPS_SECONDS = (0.05, 1.0)  # the first pause before it asks again, and the longest: each time it sends a chunk
 FAILED_SECONDS = 60  # a model that cannot be loaded needs a person
 BACKLOG_BYTES = 6 * 1024 * 1024  # of input that may wait before the reader slows down
 CATCH_UP_SECONDS = 0.02  # after each chunk that finds too many waiting: two workers take about one in that time
@@ -141,7 +141,7 @@ class Uploader:
 
     def _append_when_there_is_room(self, upload: Upload, blob: bytes, rows: int) -> Appended:
         """Waits for workers to make room; raises StoreFull when they do not for ROOM_SECONDS."""
-        until = time.monotonic() + ROOM_SECONDS
+        until, (pause, longest) = time.monotonic() + ROOM_SECONDS, ROOM_STEPS_SECONDS
         while True:
             try:
                 return self._api.store.intake.append(upload, self._chunks, blob, rows)
@@ -150,7 +150,8 @@ class Uploader:
             except StoreFull:
                 if time.monotonic() > until:
                     raise
-            time.sleep(ROOM_STEP_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
             self._renew(upload)
 
     def _renew(self, upload: Upload) -> None:
