@@ -159,6 +159,8 @@ class Search:
         if answer == "refused":
             raise LeaseLost
         log.warning("every row of chunk %s of job %s that was tried failed: %s", lease.index, lease.job_id, answer)
+        if answer == "searched":
+            suspects.acquit_model()
         return answer == "searched"
 
     def _collect(self, case: Case) -> ChunkResult | None:

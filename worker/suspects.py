@@ -62,7 +62,7 @@ class Suspects:
 
     parts: list[Part]
     guilty: int = 0  # rows that were to blame
-    predicted: bool = False  # some row has a prediction
+    predicted: bool = False  # some row has a prediction, here or elsewhere in the job
     doubted: bool = False  # it was put behind all others once, for the model's sake
     loads: int = 0  # deaths in a row while the model was loaded
     losses: int = 0  # workers lost over the chunk that were taken into account
@@ -115,11 +115,16 @@ class Suspects:
     def finish(self, part: Part, ok: int) -> None:
         """The rows of a part have their outcomes, `ok` of them a prediction."""
         self.loads = 0
-        self.predicted = self.predicted or ok > 0
+        if ok:
+            self.acquit_model()
         self._replace(part, [])
         if part.is_guilty:
             self.guilty += 1
             self._join()  # the one row explains all; of the others nothing is known any more
+
+    def acquit_model(self) -> None:
+        """Some row of the job has a prediction: it is not the model that is to blame."""
+        self.predicted, self.doubted = True, False
 
     def reopen(self, done: Iterable[tuple[int, int]], rows: int) -> None:
         """Rows of the chunk that are in none of the parts which are said to be done have no outcome after all."""

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Stores the result of a leased chunk and, with the last chunk of a closed upload, ends the job.
+-- Stores the result of a leased chunk and, with the last chunk of a closed upload, ends the job; also when all that are
+-- left speak against the model, and no row has a prediction (doubt.lua).
 -- ARGV: id, index, token, ok, failed, csv bytes, surplus ('1' | '0'), keep the input ('1' | '0'), result, failures,
 --       seconds that the predictor worked on it (0: they tell nothing of the model's speed)
 -- Returns 'ok' (also when it was stored before), or 'refused' when the token does not hold the lease any more.
@@ -39,7 +40,11 @@ keep_pace(id, rows - (known or 0), at)
 redis.call('HINCRBY', job_key(id), 'chunks_done', 1)
 move_prefix(id)
 expire(id, LIMITS.life)
-if get(id, 'status') ~= 'receiving' and is_through(id) then
-  finish_by_counts(id, at)
+if get(id, 'status') ~= 'receiving' then
+  if is_through(id) then
+    finish_by_counts(id, at)
+  else
+    fail_if_doubted(id, math.huge) -- all that are left may have been doubted before: nobody would ask again
+  end
 end
 return 'ok'

@@ -8,6 +8,9 @@ if not holds(id, index, token) then
   return 'refused'
 end
 if state ~= '' then
+  if is_doubted(id, index) and not cjson.decode(state).doubted then -- some row of it has a prediction now
+    redis.call('HINCRBY', job_key(id), 'doubted', -1)
+  end
   redis.call('HSET', job_key(id, 'parts'), index, state)
 end
 if field ~= '' then

@@ -1,6 +1,7 @@
 """The search for poison rows, against a predictor that is made up."""
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 from math import ceil, log
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.suspects import DOUBT, LOST, PIECES, Suspects
+from worker.suspects import DOUBT, LOST, PIECES, Part, Suspects
 
 
 class MadeUp:
@@ -120,6 +121,16 @@ def test_chunk_with_a_prediction_is_never_doubted():
     suspects.predicted = True
     suspects.guilty = 99
     assert not suspects.is_doubtful(5)
+
+
+def test_chunk_that_was_doubted_and_has_a_prediction_after_all_is_doubted_no_more():
+    suspects = Suspects.begin(100)
+    suspects.doubted = True
+    suspects.finish(suspects.parts[0], 0)
+    assert suspects.doubted
+    suspects = replace(suspects, parts=[Part(0, 2)])
+    suspects.finish(suspects.parts[0], 1)
+    assert (suspects.doubted, suspects.predicted) == (False, True)
 
 
 def test_search_for_many_rows_stays_small():

@@ -1,14 +1,18 @@
 -- What is kept of single chunks while a batch is worked on.
 
+-- Whether a chunk was put behind all others because every row of it that was tried alone was to blame (doubt.lua).
+local function is_doubted(id, index)
+  local state = redis.call('HGET', job_key(id, 'parts'), index)
+  return state and cjson.decode(state).doubted
+end
+
 -- Drops what the search for a poison row has kept of a chunk, which has its outcome: it speaks against the model no more.
 local function forget_search(id, index)
-  local state = redis.call('HGET', job_key(id, 'parts'), index)
-  if not state then
-    return
-  end
-  redis.call('HDEL', job_key(id, 'parts'), index)
-  if cjson.decode(state).doubted then
+  if is_doubted(id, index) then
     redis.call('HINCRBY', job_key(id), 'doubted', -1)
+  end
+  if redis.call('HDEL', job_key(id, 'parts'), index) == 0 then
+    return
   end
   local prefix = index .. ':'
   for _, field in ipairs(redis.call('HKEYS', job_key(id, 'parts'))) do
