@@ -6,6 +6,7 @@
 -- the front: 'job', id, ticket or 'inbox', model key, ticket.
 local lease_ms, pause_ms, nonce, mark_ms, only = unpack(ARGV)
 local IDLE_MS = 2000 -- how long an idle worker waits for a ticket between two sweeps
+local MOST_BATCHES = 500 -- that are looked after at once
 local UNSWEPT_MS = 5000 -- nobody sweeps: every live worker would, every two seconds or so
 local at = now()
 local tickets = {}
@@ -43,7 +44,7 @@ end
 
 local function take_back_uploads()
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('receiving'), '-inf', int(at), 'LIMIT', 0, 100)) do
-    if get(id, 'status') == 'receiving' then
+    if is_unaccepted(id) then
       erase(id, 'upload_failed', at)
     else
       redis.call('ZREM', key('receiving'), id)
@@ -69,7 +70,7 @@ local function fail(id, code)
     model_unavailable = 'No worker has this version of the model. Start one that has it and submit again.',
     deadline_exceeded = 'The job did not end within the longest time that is allowed for a job.',
   }
-  finish(id, 'failed', at, code, messages[code])
+  return finish(id, 'failed', at, code, messages[code])
 end
 
 -- The ids of the tickets that wait for a worker; read once, for there may be thousands.
@@ -145,6 +146,26 @@ local function look_after(id)
   end
 end
 
+-- A sweep must not take long, so of very many batches it looks after the oldest, those that it has put chunks back of,
+-- and some of the others: all have their turn within some sweeps, for the nonce is random.
+local function look_after_batches()
+  local others = redis.call('ZCARD', key('batches')) - MOST_BATCHES
+  local function look_from(first)
+    for _, id in ipairs(redis.call('ZRANGE', key('batches'), int(first), int(first + MOST_BATCHES - 1))) do
+      look_after(id)
+      returned[id] = nil
+    end
+  end
+  look_from(0)
+  if others > 0 then
+    local pages = math.ceil(others / MOST_BATCHES)
+    look_from(MOST_BATCHES * (1 + tonumber(nonce, 16) % pages))
+    for id in pairs(returned) do
+      look_after(id)
+    end
+  end
+end
+
 local function ask_for_inbox(model_key)
   if redis.call('SET', inbox_mark(model_key), 'inbox-' .. nonce, 'NX', 'PX', mark_ms) then
     ask('inbox', model_key, 'inbox-' .. nonce)
@@ -157,8 +178,9 @@ local function look_after_inbox(model_key)
     redis.call('SREM', key('inboxes'), model_key)
   elseif unavailable(model_key) then
     for _, id in ipairs(redis.call('LRANGE', inbox, 0, 999)) do
-      fail(id, 'model_unavailable')
-      redis.call('LREM', inbox, 0, id)
+      if not fail(id, 'model_unavailable') then -- else it is out of there already
+        redis.call('LREM', inbox, 1, id)
+      end
     end
     redis.call('DEL', inbox_batches(model_key)) -- they fail as all batches do
   else
@@ -227,9 +249,7 @@ end
 collect_leases()
 take_back_uploads()
 drop_old_singles()
-for _, id in ipairs(redis.call('ZRANGE', key('batches'), 0, 999)) do
-  look_after(id)
-end
+look_after_batches()
 for _, model_key in ipairs(redis.call('SMEMBERS', key('inboxes'))) do
   look_after_inbox(model_key)
 end

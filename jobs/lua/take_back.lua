@@ -5,7 +5,7 @@
 -- Returns 'ok', or the reason why there was nothing to take back.
 local id, token = unpack(ARGV)
 local reason = refusal(id, token)
-if reason and not (reason == 'job_failed' and get(id, 'upload') == token and not get(id, 'closed')) then
+if reason and not (get(id, 'upload') == token and is_unaccepted(id)) then
   return reason
 end
 erase(id, 'upload_failed', now())

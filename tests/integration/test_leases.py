@@ -322,6 +322,37 @@ def test_chunk_that_was_searched_to_its_end_speaks_against_the_model_no_more(ben
     assert bench.store.intake.close(upload, 2).status == "running"
 
 
+@pytest.mark.parametrize(
+    ("failed", "then"), [(3, ("failed", "all_rows_failed")), (2, ("running", None))], ids=["no prediction", "one"]
+)
+def test_chunks_that_speak_against_the_model_are_judged_when_the_last_other_one_is_done(bench, failed, then):
+    upload = bench.batch(chunks=2)
+    doubted, other = bench.lease(upload.job_id), bench.lease(upload.job_id)
+    assert doubt(bench, doubted) == "put back"
+    assert bench.commit(other, failed=failed)
+    assert bench.commit(other, failed=failed)
+    job = bench.find(upload.job_id)
+    assert (job.status, job.error_code) == then
+
+
+def test_chunk_that_has_a_prediction_after_all_speaks_against_the_model_no_more(bench):
+    upload = bench.batch(chunks=2)
+    chunk, other = bench.lease(upload.job_id), bench.lease(upload.job_id)
+    suspects = replace(Suspects.begin(3), doubted=True)
+    assert bench.leases.doubt(chunk.lease, suspects.to_json(), 20) == "put back"
+    again = bench.lease(upload.job_id)
+    for _ in range(2):
+        assert bench.leases.keep_search(again.lease, SearchStep(suspects.to_json()))
+    assert bench.client.hget(f"qc:job:{upload.job_id}", "doubted") == b"1"
+    suspects.acquit_model()
+    for _ in range(2):
+        assert bench.leases.keep_search(again.lease, SearchStep(suspects.to_json()))
+    assert bench.commit(other, failed=3)
+    assert bench.find(upload.job_id).status == "running"
+    assert bench.commit(again)
+    assert bench.client.hget(f"qc:job:{upload.job_id}", "doubted") == b"0"
+
+
 def test_so_many_doubted_chunks_are_enough(bench):
     upload = bench.batch(chunks=5)
     assert doubt(bench, bench.lease(upload.job_id), enough=2) == "put back"
@@ -478,6 +509,38 @@ def test_lost_ticket_is_replaced_by_the_sweep(bench):
     assert ticket.arguments == (upload.job_id, 0)
     assert ticket.front
     assert ticket.id != lost.id
+
+
+def add_older_batches(bench):
+    """More than a sweep looks after; they are gone, so it takes those out that it has looked at."""
+    bench.client.zadd("qc:batches", {f"older-{number}": 1 for number in range(1500)})
+
+
+def test_lost_ticket_of_one_of_very_many_batches_is_replaced_within_some_sweeps(bench):
+    bench.announce()
+    upload = bench.open()
+    (lost,) = bench.store.intake.append(upload, 0, b"blob", 1).tickets
+    age_slots(bench, upload)
+    for _ in range(200):
+        add_older_batches(bench)
+        if found := bench.sweep():
+            break
+    (ticket,) = found
+    assert ticket.arguments == (upload.job_id, 0)
+    assert ticket.id != lost.id
+
+
+def test_chunk_left_lying_of_one_of_very_many_batches_has_a_ticket_at_once(bench):
+    bench.announce()
+    for _ in range(10):
+        upload = bench.batch(chunks=1)
+        bench.lease(upload.job_id)
+        bench.let_leases_lapse()
+        add_older_batches(bench)
+        age_slots(bench, upload)
+        (ticket,) = bench.sweep()
+        assert ticket.arguments == (upload.job_id, 0)
+        bench.store.delete(upload.job_id, "public")
 
 
 def test_ticket_that_waits_in_the_queue_is_not_replaced(bench):

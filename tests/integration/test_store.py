@@ -100,6 +100,22 @@ def test_upload_whose_deadline_passed_is_swept_away(bench_with):
         bench.store.intake.append(upload, 2, b"blob", 1)
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_upload_whose_job_failed_before_it_was_closed_is_swept_away_and_an_accepted_job_is_not(bench, is_closed):
+    upload = bench.batch(close=is_closed)
+    bench.leases.fail([upload.job_id], "model_load_failed", "It cannot be loaded.")
+    assert bench.find(upload.job_id).status == "failed"
+    bench.client.zadd("qc:receiving", {upload.job_id: 1}, xx=True)  # its web process is gone
+    bench.sweep()
+    if is_closed:
+        assert bench.find(upload.job_id).status == "failed"
+    else:
+        with pytest.raises(JobGone) as caught:
+            bench.find(upload.job_id)
+        assert caught.value.reason == "upload_failed"
+    assert not bench.client.exists("qc:receiving")
+
+
 def test_renewed_upload_is_not_swept_away(bench):
     upload = bench.batch(close=False)
     bench.client.zadd("qc:receiving", {upload.job_id: 1})

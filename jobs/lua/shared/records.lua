@@ -77,7 +77,7 @@ end
 local function withdraw_single(id)
   redis.call('HDEL', job_key(id), 'lease')
   if redis.call('ZREM', key('leases'), leased(id, SINGLE)) == 0 then -- only then can it be in the inbox
-    redis.call('LREM', inbox_key(get(id, 'model_key')), 0, id)
+    redis.call('LREM', inbox_key(get(id, 'model_key')), 1, id)
   end
   redis.call('ZREM', unended('single'), id)
 end
@@ -87,12 +87,18 @@ local function withdraw_batch(id)
   for _, index in ipairs(redis.call('HKEYS', job_key(id, 'leases'))) do
     redis.call('ZREM', key('leases'), leased(id, index))
   end
-  redis.call('LREM', inbox_batches(get(id, 'model_key')), 0, id)
+  redis.call('LREM', inbox_batches(get(id, 'model_key')), 1, id)
   redis.call('DEL', job_key(id, 'waiting'), job_key(id, 'leases'), job_key(id, 'slots'), job_key(id, 'parts'))
   free_unaccepted_key(id)
   redis.call('ZREM', unended('batch'), id)
-  redis.call('ZREM', key('receiving'), id)
   redis.call('HDEL', key('promised'), id)
+end
+
+-- Whether an upload has neither been accepted nor canceled: also a job that has failed before it was closed is still
+-- its web process's, or the sweep's, to take back.
+local function is_unaccepted(id)
+  local status = get(id, 'status')
+  return status == 'receiving' or status == 'failed' and get(id, 'upload') and not get(id, 'closed')
 end
 
 -- Ends a batch: one absolute expiry on all its keys. Returns what move returns.
@@ -102,6 +108,9 @@ local function finish_batch(id, wanted, at, code, message)
     return false, current
   end
   withdraw_batch(id)
+  if not is_unaccepted(id) then
+    redis.call('ZREM', key('receiving'), id)
+  end
   local expires_at = at + LIMITS.results_ttl * 1000
   redis.call('HSET', job_key(id), 'ended_at', int(at), 'expires_at', int(expires_at))
   if code then
@@ -129,6 +138,7 @@ local function erase(id, reason, at)
     withdraw_single(id)
   else
     withdraw_batch(id)
+    redis.call('ZREM', key('receiving'), id)
   end
   redis.call('ZREM', index_key(get(id, 'tenant'), kind), id)
   tell(id, true)
