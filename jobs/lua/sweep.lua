@@ -35,7 +35,9 @@ local function collect_leases()
     local id, index = string.match(member, '^(%S+) (%S+)$')
     if get(id, 'status') then
       put_back(id, index)
-      returned[id] = (returned[id] or 0) + 1
+      if index ~= SINGLE then
+        returned[id] = (returned[id] or 0) + 1
+      end
     else
       redis.call('ZREM', key('leases'), member)
     end

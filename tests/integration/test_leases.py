@@ -134,13 +134,17 @@ def test_ticket_of_a_job_whose_chunk_was_left_lying_comes_to_the_front(bench):
     assert bench.client.lrange(TICKETS_KEY, 0, -1) == [ticket, b"another", b"one more"]
 
 
-def test_chunk_left_lying_has_a_ticket_of_its_own_while_a_worker_hangs_on_the_only_one_of_a_long_queue(bench):
+@pytest.mark.parametrize("others", [0, 5], ids=["short queue", "long queue"])
+@pytest.mark.parametrize("chunks", [2, 5])
+def test_chunk_left_lying_has_a_ticket_of_its_own_while_a_worker_hangs_on_the_only_one(bench, chunks, others):
+    upload = bench.open()
+    tickets = [
+        ticket for index in range(chunks) for ticket in bench.store.intake.append(upload, index, b"blob", 1).tickets
+    ]
+    assert [ticket.arguments for ticket in tickets] == [(upload.job_id, 0)]
     bench.announce("w1")
     bench.announce("w2")
-    bench.client.rpush(TICKETS_KEY, *(f"another-{number}" for number in range(5)))
-    upload = bench.open()
-    tickets = [ticket for index in range(5) for ticket in bench.store.intake.append(upload, index, b"blob", 1).tickets]
-    assert [ticket.arguments for ticket in tickets] == [(upload.job_id, 0)]
+    bench.client.rpush(TICKETS_KEY, "another", *(f"another-{number}" for number in range(others)))
     left = bench.lease_as("w3", upload.job_id)
     hanging = bench.leases.lease(upload.job_id, 0, tickets[0].id)
     bench.let_leases_lapse()

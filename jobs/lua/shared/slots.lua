@@ -39,15 +39,17 @@ local function said_before(id, model_key, ticket)
 end
 
 -- Hands out the free slots of a batch: as many as it has waiting chunks, at most one for each live worker.
--- `urgent` is for how many chunks, if any, a ticket is wanted however long the queue is.
+-- `urgent` is for how many chunks, if any, a ticket of their own is wanted, whoever has the slots that are taken.
 -- Returns the ids of the tickets to put, one for each slot that was handed out.
 local function grant(id, at, nonce, urgent)
-  local live = live_workers(at)
-  local slots = math.min(redis.call('LLEN', job_key(id, 'waiting')), math.max(live, 1))
+  local live, slots = live_workers(at), redis.call('LLEN', job_key(id, 'waiting'))
   if redis.call('LLEN', TICKETS) > 2 * live then
-    -- Far behind: more than one would only make the queue longer. The one slot may be of a worker that hangs, though.
-    slots = math.min(slots, math.max(1, urgent and redis.call('HLEN', job_key(id, 'slots')) + urgent or 0))
+    slots = math.min(slots, 1) -- far behind: more would only make the queue longer
   end
+  if slots > 0 and (urgent or 0) > 0 then -- those that have the slots may all hang
+    slots = math.max(slots, redis.call('HLEN', job_key(id, 'slots')) + urgent)
+  end
+  slots = math.min(slots, math.max(live, 1))
   local tickets = {}
   for slot = 0, slots - 1 do
     local ticket = id .. '-' .. slot .. '-' .. nonce
