@@ -15,6 +15,8 @@ from api.problems import Problem
 # The most that a decoder may be asked to remember, as RFC 9659 has it for zstd on the web.
 ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
 
+UTF_8 = "utf-8"
+
 _CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,39}")
 _EAST_ASIAN = (
     "big5 big5hkscs cp932 cp949 cp950 euc_jis_2004 euc_jisx0213 euc_jp euc_kr gb18030 gb2312 gbk iso2022_jp "
@@ -49,8 +51,22 @@ def as_utf8(pieces: Iterator[bytes], charset: str | None) -> Iterator[bytes]:
 
     Raises Problem: `unsupported_charset`, `encoding` with the byte's offset.
     """
-    name = "utf-8" if charset is None else _codec_name(charset)
-    return pieces if name == "utf-8" else _converted(pieces, name)
+    name = codec_name(charset)
+    return pieces if name == UTF_8 else _converted(pieces, name)
+
+
+def codec_name(charset: str | None) -> str:
+    """Python's name of a charset, UTF_8 if there is none. Raises Problem: `unsupported_charset`."""
+    if charset is None:
+        return UTF_8
+    try:
+        name = codecs.lookup(charset).name if _CHARSET_NAME.fullmatch(charset) else ""
+    except LookupError:
+        name = ""
+    if name != UTF_8 and name not in CHARSETS:
+        detail = "This charset is not known here. Send UTF-8, UTF-16, UTF-32, ISO-8859, Windows or East Asian text."
+        raise Problem(415, "unsupported_charset", detail)
+    return name
 
 
 def _capped(pieces: Iterator[bytes], most: int, advice: str) -> Iterator[bytes]:
@@ -137,17 +153,6 @@ _DECOMPRESSORS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
     "x-gzip": _gunzip,
     "zstd": _unzstd,
 }
-
-
-def _codec_name(charset: str) -> str:
-    try:
-        name = codecs.lookup(charset).name if _CHARSET_NAME.fullmatch(charset) else ""
-    except LookupError:
-        name = ""
-    if name != "utf-8" and name not in CHARSETS:
-        detail = "This charset is not known here. Send UTF-8, UTF-16, UTF-32, ISO-8859, Windows or East Asian text."
-        raise Problem(415, "unsupported_charset", detail)
-    return name
 
 
 def _converted(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from typing import cast
 from flask import g, request
 
 from api.context import current, tenant
+from api.decoding import UTF_8
 from api.problems import Problem
 from jobs.codec.json_text import dumps
 from jobs.errors import KeyRefused, SameRequest
@@ -43,10 +44,14 @@ class IdempotencyKey:
         """The pieces of the decoded body, which become a part of the fingerprint as they come by."""
         return self._watched(pieces) if self.digest else pieces
 
-    def add_fields(self, fields: Mapping[str, str], charset: str | None) -> None:
-        """Makes the fields of a form, whatever their order, and its file's charset a part of the fingerprint."""
+    def add_fields(self, fields: Mapping[str, str], charset: str) -> None:
+        """Makes the fields of a form, whatever their order, and its file's charset a part of the fingerprint.
+
+        How UTF-8 is said, or not said, in the file's part is framing; in another charset the same bytes are other rows.
+        """
         if self.digest:
-            self._add(charset or "", *(text for field in sorted(fields.items()) for text in field))
+            said = [] if charset == UTF_8 else [charset]
+            self._add(*said, *(text for field in sorted(fields.items()) for text in field))
 
     def _add(self, *texts: str) -> None:
         self._seen.update(dumps(texts).encode() + b"\n")

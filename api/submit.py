@@ -10,7 +10,7 @@ from api.answers import accepted
 from api.body import current_body
 from api.content import Pieces, content, uncoded
 from api.context import current
-from api.decoding import as_utf8
+from api.decoding import as_utf8, codec_name
 from api.form import Form, read_form
 from api.idempotency import current_key, once
 from api.input_lines import InputLines
@@ -109,7 +109,7 @@ def _accept_form() -> Job:
 def _read_form() -> Form:
     form = read_form(uncoded(current().settings.max_body_bytes, SMALLER), request.mimetype_params.get("boundary"))
     key = current_key()
-    key.add_fields(form.fields, form.charset)
+    key.add_fields(form.fields, codec_name(form.charset))
     return replace(form, file=key.seen(form.file))
 
 
@@ -232,6 +232,7 @@ def _keep(text: str | None) -> Keep:
     if text == "none":
         return "none"
     if not is_record(names := text.encode(), b","):
-        detail = "keep is not a list of column names: close each quote that opens a name, and double those inside one."
+        detail = "keep is not a list of column names: write it as a CSV record; a name with a comma, a quote or a line "
+        detail += "end stands in quotes, and quotes inside it are doubled."
         raise Problem(422, "unknown_column", detail)
     return [unquote(cell) for cell in split_cells(names, b",")]

@@ -163,6 +163,8 @@ def test_boundary_and_file_name_of_a_form_are_no_part_of_the_request(client):
     assert (again.headers["Location"], replayed(again)) == (path, "true")
     assert post(model="sign").code == "idempotency_key_reused"
     assert post(file=CSV + b"4,d\n").code == "idempotency_key_reused"
+    for same in ("text/csv; charset=utf-8", "text/csv; charset=UTF8", "text/plain"):
+        assert post(type=same).headers["Location"] == path
     assert post(type="text/csv; charset=latin-1").code == "idempotency_key_reused"
 
 
