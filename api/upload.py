@@ -148,9 +148,9 @@ class Uploader:
             except UploadRefused as error:
                 raise self._why(error) from None
             except StoreFull:
-                if time.monotonic() > until:
+                if time.monotonic() >= until:
                     raise
-            time.sleep(pause)
+            time.sleep(max(min(pause, until - time.monotonic()), 0.0))
             pause = min(2 * pause, longest)
             self._renew(upload)
 
