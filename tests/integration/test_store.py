@@ -105,7 +105,7 @@ def test_upload_whose_job_failed_before_it_was_closed_is_swept_away_and_an_accep
     upload = bench.batch(close=is_closed)
     bench.leases.fail([upload.job_id], "model_load_failed", "It cannot be loaded.")
     assert bench.find(upload.job_id).status == "failed"
-    bench.client.zadd("qc:receiving", {upload.job_id: 1}, xx=True)  # its web process is gone
+    bench.client.zadd("qc:receiving", {upload.job_id: 1})  # its web process is gone
     bench.sweep()
     if is_closed:
         assert bench.find(upload.job_id).status == "failed"
