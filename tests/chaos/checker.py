@@ -218,11 +218,12 @@ def _web_faults(evidence):
     found, stopped = [], {}
     for event in evidence.of("death", "stopped", "continued"):
         if event["kind"] == "death" and event["what"].startswith("web"):
-            found.append((event["at"] - 0.5, event["at"] + WEB_RECOVERY_SECONDS))
+            # One that was frozen when it was killed answered nobody since then.
+            found.append((stopped.get(event["pid"], event["at"] - 0.5), event["at"] + WEB_RECOVERY_SECONDS))
         elif event["kind"] == "stopped":
             stopped[event["pid"]] = event["at"]
         elif event["kind"] == "continued" and event.get("web"):
-            found.append((stopped[event["pid"]], event["at"] + WEB_RECOVERY_SECONDS))
+            found.append((stopped.pop(event["pid"]), event["at"] + WEB_RECOVERY_SECONDS))
     return found
 
 

@@ -403,6 +403,14 @@ def test_silence_is_found_unless_a_web_process_died(run):
     assert run.violated() == (set(), "")
 
 
+@pytest.mark.parametrize(("stopped_at", "is_excused"), [(10.5, True), (12, False)])
+def test_silence_is_no_fault_of_a_web_process_that_was_killed_while_it_was_frozen(run, stopped_at, is_excused):
+    run.add(11, "silence", method="GET", route="/jobs/<id>/events", began=9, seconds=2, allowed=2, error="timed out")
+    run.add(stopped_at, "stopped", pid=9, web=True)
+    run.add(20, "death", pid=9, what="web process killed")
+    assert run.violated()[0] == (set() if is_excused else {"answers"})
+
+
 def test_download_that_breaks_off_is_found_unless_the_store_was_away(run):
     run.add(11, "silence", method="GET", route="/jobs/<id>/results", began=10, seconds=1, allowed=5, error="cut")
     assert run.violated()[0] == {"answers"}
