@@ -1,6 +1,6 @@
 """What the API asks of the store: here for jobs that are there, in jobs/intake.py for those that come.
 
-jobs/leases.py is what workers ask of it.
+The list of jobs is in jobs/listing.py; jobs/leases.py is what workers ask of the store.
 
 Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a `ModelVersion.key`.
 
@@ -23,7 +23,7 @@ Every key, what it holds, and when it goes away. `<id>` is a job's, `<model>` a 
 | `qc:idempotency:<tenant>:<digest>` | string: "id fingerprint", "id" until acceptance | with the tombstone |
 | `qc:jobs:<tenant>:<kind>` | sorted set: ids by created_at | a week, at least `tombstone_ttl_seconds`, after the last |
 | `qc:batches`, `qc:singles` | sorted set: unended jobs by created_at | empty when nothing is unended |
-| `qc:receiving` | sorted set: uploads by deadline | empty when none is open |
+| `qc:receiving` | sorted set: uploads by deadline | empty when none is open or to be taken back |
 | `qc:leases` | sorted set: "id index" by deadline | empty when nothing is leased |
 | `qc:inboxes` | set: models whose inbox may hold something | empty when none does |
 | `qc:inbox:<model>` | list: single predictions that wait | empty when none waits; a week at most |
