@@ -334,11 +334,14 @@ def test_connection_is_not_closed_as_idle_while_its_request_comes_or_waits(own):
 
 
 def test_request_that_leaves_the_lane_keeps_its_seat(own):
-    _, client, _, _ = own(workers=0, MAX_WAITING=3, PREDICT_WAIT_SECONDS=4)
+    _, client, store, _ = own(workers=0, MAX_WAITING=3, PREDICT_WAIT_SECONDS=8)
+    before = unended(store)
     with ExitStack() as stack:
         connections = [stack.enter_context(closing(Kept(client))) for _ in range(4)]
         for each in connections[:3]:
             each.socket.sendall(request({"input": [7]}))
+        # What is accepted has its seat: the late one, on another connection, might be read before.
+        wait_until(lambda: unended(store) == before + 3, 5, "they are not accepted")
         began, late = monotonic(), connections[3]
         while monotonic() < began + 2.5:
             assert late.ask(request({"input": [8]})).status == 202
